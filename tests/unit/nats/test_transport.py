@@ -155,6 +155,8 @@ async def test_messages_gather_while_nothing_follows_from_what_comes(
     link.socket.read_on()  # As the timer does.
     assert not reading.paused and reading.written == [b"PUB a 0", b""]
     link.arrive(b"old")
+    link.reading.cancel()  # It would read on for ever, without a turn for anybody else.
+    await turns(3)
     link.socket.connection_lost(None)
     assert link.socket._gathering is None or link.socket._gathering.cancelled()
 
