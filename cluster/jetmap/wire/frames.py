@@ -171,6 +171,7 @@ class AgentPipe(BufferedProtocol):
         self._frames = Frames()
         self._waiter: asyncio.Future[None] | None = None
         self._closed = False
+        self._has_sent_end = False
         self._has_heard = False  # Data has arrived since the last look.
 
     @classmethod
@@ -196,23 +197,33 @@ class AgentPipe(BufferedProtocol):
         return self._frames.has(kind)
 
     def send(self, kind: bytes, payload: bytes) -> None:
-        """Queue a frame. A frame to a dead worker is dropped; its death is reported."""
-        if self._transport is not None and not self._transport.is_closing():
+        """Queue a frame. One to a worker that is dead, or told to end, is dropped.
+
+        The worker's death is reported.
+        """
+        if (transport := self._writable()) is not None:
             if len(payload) < LARGE_BYTES:
-                self._transport.write(frame(kind, payload))
+                transport.write(frame(kind, payload))
             else:
-                self._transport.writelines((LENGTH.pack(len(payload) + 1) + kind, payload))
+                transport.writelines((LENGTH.pack(len(payload) + 1) + kind, payload))
 
     def send_parts(self, kind: bytes, parts: Sequence[bytes]) -> None:
         """Queue a frame whose payload is in parts."""
-        if self._transport is not None and not self._transport.is_closing():
+        if (transport := self._writable()) is not None:
             size = sum(map(len, parts))
-            self._transport.writelines((LENGTH.pack(size + 1) + kind, *parts))
+            transport.writelines((LENGTH.pack(size + 1) + kind, *parts))
 
     def send_end(self) -> None:
-        """Queue the end: the worker reads it behind all frames."""
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.write_eof()
+        """Queue the end: the worker reads it behind all frames. A second call does nothing."""
+        if (transport := self._writable()) is not None:
+            self._has_sent_end = True
+            transport.write_eof()
+
+    def _writable(self) -> asyncio.Transport | None:
+        transport = self._transport
+        if transport is None or transport.is_closing() or self._has_sent_end:
+            return None
+        return transport
 
     async def receive(self) -> tuple[bytes, bytes] | None:
         """Return the next frame, or None when the worker's end is closed."""

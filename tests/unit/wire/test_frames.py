@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import io
 import itertools
 import os
@@ -109,6 +110,29 @@ async def test_both_ends_understand_each_other() -> None:
         assert await agent.receive() is None
     agent.send(frames.CHUNK, b"dropped")
     await asyncio.get_running_loop().run_in_executor(None, thread.join)
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_frames_to_a_worker_that_was_told_to_end_are_dropped(loop: str) -> None:
+    async def run() -> list[tuple[bytes, bytes] | None]:
+        ours, theirs = socket.socketpair()
+        agent, worker = await AgentPipe.open(ours), BlockingPipe(theirs)
+        try:
+            agent.send(frames.CHUNK, b"1")
+            agent.send_end()
+            agent.send(frames.DROPPED, b"2")
+            agent.send(frames.ITEMS, bytes(LARGE_BYTES))
+            agent.send_parts(frames.ITEMS, [b"3", b"4"])
+            agent.send_end()
+            read = asyncio.to_thread(lambda: [worker.receive(), worker.receive()])
+            return await asyncio.wait_for(read, 30)
+        finally:
+            agent.close()
+            worker.close()
+
+    factory = importlib.import_module(loop).new_event_loop
+    with asyncio.Runner(loop_factory=factory) as runner:
+        assert runner.run(run()) == [(frames.CHUNK, b"1"), None]
 
 
 @pytest.mark.anyio
