@@ -88,8 +88,8 @@ class Digests:
             complete.functions = known
         return found
 
-    def completed(self, presence: Presence) -> bool:
-        """Return whether the functions of an announcement are known; it then has them."""
+    def fill_in(self, presence: Presence) -> bool:
+        """Give an announcement its functions, if they are known by its digest; return whether."""
         if presence.functions or not presence.digest or presence.digest not in self._functions:
             return False
         self._waiting.pop(presence.agent, None)
@@ -270,7 +270,7 @@ class AgentTracker:
         presence = self.roster.on_repeated(agent, data, now)
         if presence is None:
             presence = read_presence(data)
-            if not is_understood(presence) or not self._digests.completed(presence):
+            if not is_understood(presence) or not self._digests.fill_in(presence):
                 return False
             self.roster.on_presence(presence, now, data)
         self._announced.set()

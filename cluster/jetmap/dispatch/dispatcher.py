@@ -99,8 +99,12 @@ class Dispatcher:
         self.traces: MapTraces | None = None  # If this process has a tracer provider.
         self.memory = Memory(options.settings.limits.memory_budget())
         self.agents = AgentTracker(
-            *(connection, options.pool, self._on_presence),
-            *(self._on_quiet_presence, self._is_quiet, options.sealer),
+            connection,
+            options.pool,
+            self._on_presence,
+            self._on_quiet_presence,
+            self._is_quiet,
+            options.sealer,
         )
         self.roster = roster = self.agents.roster
         self._connection = connection

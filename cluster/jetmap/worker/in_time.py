@@ -97,10 +97,11 @@ def prepare_in_time(
     was_cold = progress.is_cold
     progress.set_cold(True)
     progress.enter(chunk.start, time.monotonic_ns())
-    found = prepare(chunk, function, part, state, late=True)
-    progress.leave()
-    progress.set_cold(was_cold)
-    return found
+    try:
+        return prepare(chunk, function, part, state, late=True)
+    finally:
+        progress.leave()
+        progress.set_cold(was_cold)
 
 
 def loaded(item: Any) -> Any:
