@@ -65,6 +65,20 @@ async def _measures(stack: AsyncExitStack, speed: float) -> dict[str, Measure]:
 
         return measure
 
+    def payloads(size: int, count: int) -> Measure:
+        items: list[bytes] = []  # Made when they are first needed.
+
+        async def measure() -> float:
+            items.extend(os.urandom(size) for _ in range(count - len(items)))
+            began = perf_counter()
+            values = await cluster.map(tasks.send_back, items)
+            took = perf_counter() - began
+            if values != items:
+                raise AssertionError("other bytes came back")
+            return took
+
+        return measure
+
     async def one() -> float:
         times = []
         for n in range(300):
@@ -94,6 +108,9 @@ async def _measures(stack: AsyncExitStack, speed: float) -> dict[str, Measure]:
         "http-16": rated(empty, 16),
         "http-steady": rated(Call(tasks.even, load.equal(16, work.STEADY)), 1),
         "http-tiny": Call(tasks.tiny, tiny_items).latency(gateway, 3),
+        "payload-1kB": payloads(1_000, 10_000),
+        "payload-100kB": payloads(100_000, 500),
+        "payload-8MB": payloads(8_000_000, 12),
     }
 
 
@@ -109,6 +126,9 @@ ROWS = (
     "http-16",
     "http-steady",
     "http-tiny",
+    "payload-1kB",
+    "payload-100kB",
+    "payload-8MB",
 )
 
 

@@ -27,6 +27,7 @@ class Codec(Protocol):
     Attributes:
         is_open: Whether the type has a part without an annotation. If so, the format "python" keeps
             the types of that part or refuses it; otherwise it is the same as "msgpack".
+        keeps_bytes: Whether bytes are encoded as bytes in every format but JSON.
         runs_code: Whether decoding or encoding may run code of users, which may take any time.
 
     Decoding raises ValueError for bytes that are malformed or do not fit, RecursionError for
@@ -37,6 +38,9 @@ class Codec(Protocol):
     is_open: bool
 
     @property
+    def keeps_bytes(self) -> bool: ...
+
+    @property
     def runs_code(self) -> bool: ...
 
     def decode_list(self, data: bytes, format: Format) -> list[Any]:
@@ -45,6 +49,13 @@ class Codec(Protocol):
 
     def decode_late(self, data: bytes, format: Format) -> list[Any]:
         """Decode one encoded array; items that may run code of users stay ``Delayed``."""
+        ...
+
+    def decode_owned(self, data: memoryview, format: Format) -> list[Any] | None:
+        """Decode one array from memory that others write to; None if it has to be copied first.
+
+        That is so if decoding may run code of users, or if values would share the bytes.
+        """
         ...
 
     def decode(self, data: bytes, format: Format) -> Any: ...

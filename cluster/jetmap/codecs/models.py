@@ -47,6 +47,7 @@ class MisfitError(ValueError):
 class ModelCodec:
     """A ``Codec`` that uses pydantic."""
 
+    keeps_bytes = False
     runs_code = True  # Validators and serializers.
 
     def __init__(self, type: Any, *, output: bool = False) -> None:
@@ -61,6 +62,9 @@ class ModelCodec:
 
     def decode_late(self, data: bytes, format: Format) -> list[Any]:
         return delayed(self, data, format)
+
+    def decode_owned(self, data: memoryview, format: Format) -> list[Any] | None:
+        return None
 
     def decode(self, data: bytes, format: Format) -> Any:
         return self._one().decode(data, format)

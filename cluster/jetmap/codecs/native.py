@@ -14,7 +14,7 @@ import msgspec
 
 from .finite import refuse_nan
 from .late import delayed
-from .types import is_numpy_scalar, runs_code
+from .types import is_numpy_scalar, runs_code, shares_bytes
 from .untyped import (
     SCALARS,
     Tagger,
@@ -173,6 +173,8 @@ class Tags(NamedTuple):
 class NativeCodec:
     """A ``Codec`` that uses msgspec."""
 
+    keeps_bytes = True
+
     def __init__(self, type: Any, tags: Tags | None = None) -> None:
         self._type = type
         self._tags = tags or WALKED
@@ -185,6 +187,15 @@ class NativeCodec:
     def runs_code(self) -> bool:
         return runs_code(self._type)
 
+    @cached_property
+    def _shares_bytes(self) -> bool:
+        return shares_bytes(self._type)
+
+    @cached_property
+    def _owned(self) -> dict[str, Any]:
+        """Decoders that refuse extensions: some share the bytes, or run code of users."""
+        return _decoders(list[self._type], Tags(self._tags.tag, refuse_extension))  # type: ignore[name-defined]
+
     def decode_list(self, data: bytes, format: Format) -> list[Any]:
         return cast("list[Any]", self._lists[format].decode(data))
 
@@ -192,6 +203,14 @@ class NativeCodec:
         if self.runs_code:
             return delayed(self, data, format)
         return self.decode_list(data, format)
+
+    def decode_owned(self, data: memoryview, format: Format) -> list[Any] | None:
+        if self.runs_code or self._shares_bytes:
+            return None
+        try:
+            return cast("list[Any]", self._owned[format].decode(data))
+        except ExtensionError:
+            return None
 
     def decode(self, data: bytes, format: Format) -> Any:
         if not self._items:
@@ -236,6 +255,8 @@ class NativeCodec:
 class NativeKwargs:
     """A ``Codec`` of dicts of keyword arguments that uses msgspec."""
 
+    keeps_bytes = False
+
     def __init__(
         self, name: str, parameters: Sequence[Parameter], tags: Tags | None = None
     ) -> None:
@@ -259,6 +280,9 @@ class NativeKwargs:
 
     def decode_late(self, data: bytes, format: Format) -> list[Any]:
         return delayed(self, data, format)
+
+    def decode_owned(self, data: memoryview, format: Format) -> list[Any] | None:
+        return None
 
     def decode(self, data: bytes, format: Format) -> Any:
         if not data and not self._parameters:
@@ -356,6 +380,15 @@ def _decoders(type: Any, tags: Tags) -> dict[str, Any]:
         "msgpack": msgspec.msgpack.Decoder(type, dec_hook=decode_other),
         "python": packed,
     }
+
+
+class ExtensionError(Exception):
+    """An array has an extension, so it cannot be decoded where it is."""
+
+
+def refuse_extension(code: int, data: memoryview) -> Any:
+    """Raise ExtensionError, in the place of what makes a value of an extension."""
+    raise ExtensionError
 
 
 def restore_walked(code: int, data: memoryview) -> Any:

@@ -51,6 +51,11 @@ def runs_code(type: Any) -> bool:
     return any(map(_is_users, _parts(type, set())))
 
 
+def shares_bytes(type: Any) -> bool:
+    """Return whether values of a type without code of users share the bytes that they came from."""
+    return any(part is memoryview for part in _parts(type, set()))
+
+
 def _is_users(part: Any) -> bool:
     if not isinstance(part, type):
         return False

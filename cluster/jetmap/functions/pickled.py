@@ -43,8 +43,7 @@ _KEPT_BYTES = 64 << 10  # Bytes of an encoded run that is kept until its items a
 class PickledCodec:
     """A ``Codec`` of values without any annotation."""
 
-    is_open = True
-    runs_code = True
+    is_open = keeps_bytes = runs_code = True
 
     def __init__(self, home: Home) -> None:
         self._home = home
@@ -67,6 +66,9 @@ class PickledCodec:
             if type(part) is _Alone:
                 parts[at] = Delayed(self, part.encoded, format)
         return _flat(parts)
+
+    def decode_owned(self, data: memoryview, format: Format) -> list[Any] | None:
+        return self._plain.decode_owned(data, _without_runs(format))
 
     def decode(self, data: bytes, format: Format) -> Any:
         if format != "pickle":
@@ -197,7 +199,7 @@ class PartlyPickledCodec:
     def __init__(self, codec: Codec, home: Home) -> None:
         self._codec = codec
         self._home = home
-        self.is_open = codec.is_open
+        self.is_open, self.keeps_bytes = codec.is_open, codec.keeps_bytes
 
     @property
     def runs_code(self) -> bool:
@@ -211,6 +213,9 @@ class PartlyPickledCodec:
         if self.runs_code:
             return delayed(self, data, format)
         return self.decode_list(data, format)
+
+    def decode_owned(self, data: memoryview, format: Format) -> list[Any] | None:
+        return None if self.runs_code else self._codec.decode_owned(data, _without_runs(format))
 
     def decode(self, data: bytes, format: Format) -> Any:
         with loading(self._home.scope, self._home.globals):

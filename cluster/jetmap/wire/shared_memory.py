@@ -17,9 +17,13 @@ import socket
 import struct
 import sys
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, cast
 
 from .messages import Region
+
+if TYPE_CHECKING:
+    from .scattered import Scattered
 
 STEP = 8 << 20  # Bytes that are reserved at once.
 HEADER = 8  # Bytes of a region's generation.
@@ -134,7 +138,7 @@ class Segment:
         """Return a descriptor of it that can only be read from. Raises OSError."""
         return os.open(f"/proc/self/fd/{self.fd}", os.O_RDONLY | os.O_CLOEXEC)
 
-    def write(self, region: Region, data: bytes) -> None:
+    def write(self, region: Region, data: bytes | Scattered) -> None:
         """Write a region. Raises OSError if there is no memory for it."""
         start = region.offset + HEADER
         end = start + region.size
@@ -142,7 +146,12 @@ class Segment:
             wanted = min(self.size, max(end, reserved + STEP))
             os.posix_fallocate(self.fd, reserved, wanted - reserved)
             self._words[0] = wanted
-        self._map[start:end] = data
+        if type(data) is bytes:
+            self._map[start:end] = data
+        else:
+            for part in cast("Scattered", data):
+                self._map[start : start + len(part)] = part
+                start += len(part)
         self._words[region.offset // 8] = region.generation
 
     def generation(self, offset: int) -> int:
@@ -172,7 +181,7 @@ class Writer:
         self.arena = Arena(DATA, segment.size, 1 + secrets.randbits(62))
         self._was_used = False  # Since the last ``rest``.
 
-    def put(self, data: bytes) -> Region | None:
+    def put(self, data: bytes | Scattered) -> Region | None:
         """Write some bytes; return their region, or None if they do not fit now."""
         region = self.arena.allocate(len(data))
         if region is None:
@@ -216,6 +225,15 @@ class View:
 
     def read(self, region: Region) -> bytes | None:
         """Copy the bytes of a region; None if it is used for something else by now."""
+        data: bytes | None = self.read_by(bytes, region)
+        return data
+
+    def read_by(self, take: Callable[[memoryview], Any], region: Region) -> Any:
+        """Return what ``take`` makes of a region; None if it is used for something else by now.
+
+        The bytes may change while ``take`` runs, and afterwards, so its result must share none of
+        them. What it raises is raised only if they were those of the region.
+        """
         start = region.offset + HEADER
         end = start + region.size
         if region.offset % 8 or region.offset < DATA or end > len(self._map):
@@ -223,8 +241,14 @@ class View:
         word = region.offset // 8
         if self._words[word] != region.generation:
             return None
-        data = self._map[start:end]
-        return data if self._words[word] == region.generation else None
+        try:
+            with memoryview(self._map)[start:end] as data:
+                taken = take(data)
+        except Exception:
+            if self._words[word] != region.generation:
+                return None
+            raise
+        return taken if self._words[word] == region.generation else None
 
     def close(self) -> None:
         self._words.release()

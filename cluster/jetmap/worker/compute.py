@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from jetmap.codecs.late import Delayed
 from jetmap.functions.causes import cause_of
@@ -18,6 +18,7 @@ from jetmap.functions.task import Function
 from jetmap.wire import arrays
 from jetmap.wire.budget import NO_LIMIT, Budget
 from jetmap.wire.messages import Chunk, ErrorRecord, Final, Format, Report
+from jetmap.wire.scattered import Scattered, scattered
 
 from .aftermath import Aftermath
 from .error_records import DecodingError, Undecodable, record_of, traceback_of, weight_of
@@ -48,12 +49,23 @@ class ProgressWriter(Protocol):
 
 
 class Limits:
-    """Bytes of a value and of a report; seconds between two reports (0: one for each item)."""
+    """Bytes of a value and of a report; seconds between two reports (0: one for each item).
 
-    def __init__(self, *, value: int, report: int, report_seconds: float = REPORT_SECONDS) -> None:
+    scatters: whether the values of a report may be ``Scattered``.
+    """
+
+    def __init__(
+        self,
+        *,
+        value: int,
+        report: int,
+        report_seconds: float = REPORT_SECONDS,
+        scatters: bool = False,
+    ) -> None:
         self.value = value
         self.report = report
         self.report_seconds = report_seconds
+        self.scatters = scatters
 
 
 def compute(
@@ -64,23 +76,26 @@ def compute(
     limits: Limits,
     aftermath: Aftermath = NO_AFTERMATH,
     state: Mapping[str, Any] | None = None,
+    *,
+    decoded: list[Any] | None = None,
 ) -> None:
     """Call the function for each item of a chunk; the last report carries ``final``.
 
     The chunk ends early, before an item, when ``progress`` says stop or its budget of seconds is
     spent: items that were not begun are not in the reports. ``aftermath`` is settled after each
-    item that leaves work. ``state`` has the parameters that the worker passes. Errors of the
-    function and of the data are reported, not raised.
+    item that leaves work. ``state`` has the parameters that the worker passes; ``decoded`` the
+    items, if they were decoded before. Errors of the function and of the data are reported, not
+    raised.
     """
     clock = time.monotonic
     timed = chunk.timeout is not None
     if timed:
         from .in_time import begin_in_time
 
-        part, call, items = begin_in_time(chunk, function, progress, emit, limits, state)
+        part, call, items = begin_in_time(chunk, function, progress, emit, limits, state, decoded)
     else:
         part = Part(chunk, function, emit, limits)
-        call, items = prepare(chunk, function, part, state)
+        call, items = prepare(chunk, function, part, state, decoded)
     if not chunk.values:
         call = partial(_drop_value, call)
     budget = Budget(chunk.budget, chunk.each) if chunk.budget else NO_LIMIT
@@ -157,6 +172,7 @@ def prepare(
     function: Function,
     part: Part,
     state: Mapping[str, Any] | None,
+    decoded: list[Any] | None = None,
     *,
     late: bool = False,
 ) -> tuple[Callable[[Any], Any], list[Any]]:
@@ -178,6 +194,8 @@ def prepare(
         # The function of executors knows a shorter way than a call with keyword parameters.
         bind = getattr(f, "jetmap_bound", None)
         plain = (bind and bind(**kwargs)) or partial(f, **kwargs)
+    if decoded is not None:
+        return plain, decoded
     try:
         codec = function.item
     except TypeError as error:  # One of its types cannot travel.
@@ -281,11 +299,16 @@ class Part:
                 pass
         self._flush_singly(values, errors, seconds, final)
 
-    def _encode_all(self, function: Function, values: list[Any]) -> bytes | None:
+    def _encode_all(self, function: Function, values: list[Any]) -> bytes | Scattered | None:
         """Encode values together; None: each has to be looked at."""
+        format, codec = self._chunk.format, function.value
         if not self._chunk.values:
-            return arrays.nulls(len(values), self._chunk.format)
-        return function.value.encode_list(values, self._chunk.format)
+            return arrays.nulls(len(values), format)
+        if self._limits.scatters and format != "json" and codec.keeps_bytes:
+            encoded = scattered(values)
+            if encoded is not None:
+                return encoded
+        return codec.encode_list(values, format)
 
     def _flush_around(
         self, values: list[Any], errors: list[ErrorRecord], seconds: float, final: Final | None
@@ -368,7 +391,7 @@ class Part:
     def _report(
         self,
         count: int,
-        values: bytes,
+        values: bytes | Scattered,
         errors: list[ErrorRecord],
         seconds: float,
         final: Final | None,
@@ -383,7 +406,7 @@ class Part:
                 chunk.attempt,
                 start,
                 count,
-                values,
+                cast("bytes", values),  # ``emit`` knows that they may be scattered.
                 errors,
                 seconds,
                 final,

@@ -15,6 +15,7 @@ from jetmap.codecs import Codec
 from jetmap.codecs.late import Delayed
 from jetmap.functions.task import Function
 from jetmap.wire.messages import Chunk, ErrorRecord, Format, Report
+from jetmap.wire.scattered import Scattered
 
 from .compute import Limits, Part, prepare
 from .error_records import Undecodable
@@ -40,7 +41,7 @@ class TimedPart(Part):
             return value
         return Encoded(*self._encode(0, value, self._chunk.format))
 
-    def _encode_all(self, function: Function, values: list[Any]) -> bytes | None:
+    def _encode_all(self, function: Function, values: list[Any]) -> bytes | Scattered | None:
         if Encoded in set(map(type, values)):
             return None
         return super()._encode_all(function, values)
@@ -60,10 +61,11 @@ def begin_in_time(
     emit: Callable[[Report], None],
     limits: Limits,
     state: Mapping[str, Any] | None,
+    decoded: list[Any] | None = None,
 ) -> tuple[Part, Callable[[Any], Any], list[Any]]:
     """Begin a chunk whose items have a timeout; return its part, and what ``prepare`` returns."""
     part = TimedPart(chunk, function, emit, limits)
-    plain, items = prepare_in_time(chunk, function, part, progress, state)
+    plain, items = prepare_in_time(chunk, function, part, progress, state, decoded)
     encodes = _runs_code(lambda: function.value)
     if not encodes and not _runs_code(lambda: function.item):
         return part, plain, items
@@ -84,6 +86,7 @@ def prepare_in_time(
     part: Part,
     progress: Any,
     state: Mapping[str, Any] | None,
+    decoded: list[Any] | None = None,
 ) -> tuple[Callable[[Any], Any], list[Any]]:
     """Prepare a chunk; what may take any time is left for later, or is on its first item's time.
 
@@ -93,12 +96,12 @@ def prepare_in_time(
         progress: The ``ProgressPages``; None if the same keyword parameters were decoded before.
     """
     if progress is None or not chunk.kwargs or not _runs_code(lambda: function.kwargs):
-        return prepare(chunk, function, part, state, late=True)
+        return prepare(chunk, function, part, state, decoded, late=True)
     was_cold = progress.is_cold
     progress.set_cold(True)
     progress.enter(chunk.start, time.monotonic_ns())
     try:
-        return prepare(chunk, function, part, state, late=True)
+        return prepare(chunk, function, part, state, decoded, late=True)
     finally:
         progress.leave()
         progress.set_cold(was_cold)

@@ -135,8 +135,8 @@ class _Worker:
                 self._number += 1
                 begins = self._progress.begin(self._number)
                 chunk = self._decode(received[1])
-                if chunk.at is not None and not self._has_items(chunk):
-                    begins = False  # The chunk has ended, or its dispatcher: they are gone.
+                if chunk.at is not None and self._items:
+                    self._has_items(chunk)  # They came just before it.
                 if begins:
                     self._compute(chunk)
                 else:
@@ -260,6 +260,13 @@ class _Worker:
             for each in plan.chunks if plan is not None else (chunk,):
                 refuse_chunk(each, None, error, self._reporter.emit, self._reporter.limits)
             return
+        decoded = None
+        if chunk.at is not None:  # Its items are in shared memory.
+            if (shared := self._reporter.neighbours) is not None and function.batching is None:
+                decoded = shared.decoded(chunk, function)
+            if decoded is None and not self._has_items(chunk):
+                self._pipe.send(frames.SKIPPED, b"")  # It has ended, or its dispatcher.
+                return
         cold = function not in self._called
         self._progress.set_cold(cold)
         if cold or self._aftermath.due:
@@ -274,9 +281,12 @@ class _Worker:
                 plan = plan or Plan([chunk], self._number, 0, [])
                 self._compute_planned(plan, function, limits, state)
             elif chunk.traceparent:
-                self._compute_traced(chunk, function, limits, state)
+                self._compute_traced(chunk, function, limits, state, decoded)
             else:
-                compute(chunk, function, self._progress, emit, limits, self._aftermath, state)
+                compute(
+                    *(chunk, function, self._progress, emit, limits, self._aftermath, state),
+                    decoded=decoded,
+                )
         finally:
             in_item = False
 
@@ -319,7 +329,12 @@ class _Worker:
             self._progress.leave_batch()
 
     def _compute_traced(
-        self, chunk: Chunk, function: Function, limits: Limits, state: Mapping[str, Any] | None
+        self,
+        chunk: Chunk,
+        function: Function,
+        limits: Limits,
+        state: Mapping[str, Any] | None,
+        decoded: list[Any] | None,
     ) -> None:
         from jetmap import tracing
 
@@ -328,7 +343,10 @@ class _Worker:
             # Most chunks, with a sampler that takes few: nothing is made for each of them.
             token = tracing.attach(context)
             try:
-                compute(chunk, function, self._progress, send, limits, self._aftermath, state)
+                compute(
+                    *(chunk, function, self._progress, send, limits, self._aftermath, state),
+                    decoded=decoded,
+                )
             finally:
                 tracing.detach(token)
             return
@@ -339,7 +357,10 @@ class _Worker:
                 tracing.count_failed(span, [error.kind for error in report.errors])
                 send(report)
 
-            compute(chunk, function, self._progress, emit, limits, self._aftermath, state)
+            compute(
+                *(chunk, function, self._progress, emit, limits, self._aftermath, state),
+                decoded=decoded,
+            )
 
     def _warmed(self, function: Function, seconds: float) -> None:
         """Report that a function's first call here has ended."""

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from jetmap.wire.messages import Chunk, Region, ValuesPlace
 from jetmap.wire.shared_memory import Segment, View, Writer
 from jetmap.wire.worker_start import Joined
+
+if TYPE_CHECKING:
+    from jetmap.functions.function import Function
+    from jetmap.wire.scattered import Scattered
 
 
 class NeighbourSegments:
@@ -42,12 +48,28 @@ class NeighbourSegments:
 
     def items(self, chunk: Chunk) -> bytes | None:
         """Copy a chunk's items; None if they are gone: the chunk has ended."""
+        items: bytes | None = self._take(bytes, chunk)
+        return items
+
+    def decoded(self, chunk: Chunk, function: Function) -> list[Any] | None:
+        """Decode a chunk's items where they are.
+
+        None if they have to be copied first, are gone, or do not fit, as ``compute`` then finds.
+        """
+        try:
+            codec = function.item
+            items = self._take(lambda data: codec.decode_owned(data, chunk.format), chunk)
+        except Exception:
+            return None
+        return items if items is not None and len(items) == chunk.count else None
+
+    def _take(self, take: Callable[[memoryview], Any], chunk: Chunk) -> Any:
         view = self._items.get(chunk.inbox)
         if view is None or chunk.at is None or chunk.at.region is None:
             return None
-        return view.read(chunk.at.region)
+        return view.read_by(take, chunk.at.region)
 
-    def put(self, values: bytes) -> ValuesPlace | None:
+    def put(self, values: bytes | Scattered) -> ValuesPlace | None:
         """Write values; None if they do not fit now."""
         assert self._values is not None
         self._values.collect()

@@ -42,9 +42,10 @@ class Reporter:
 
     def start(self, setup: Setup) -> None:
         """Set the limits of this worker."""
-        sizes = {"value": setup.max_value, "report": setup.max_report}
-        self.limits, self._at_once = Limits(**sizes), Limits(**sizes, report_seconds=0.0)
-        self._shared = Limits(value=setup.max_value, report=SHARED_FACTOR * setup.max_report)
+        value, report = setup.max_value, setup.max_report
+        self.limits = Limits(value=value, report=report)
+        self._at_once = Limits(value=value, report=report, report_seconds=0.0)
+        self._shared = Limits(value=value, report=SHARED_FACTOR * report, scatters=True)
         self._large = self._inline = setup.inline
 
     def begin(self, chunk: Chunk, function: Function) -> Limits:
@@ -63,6 +64,8 @@ class Reporter:
         """Send a report of the chunk that was begun, or shared, last."""
         if len(report.values) > self._large:
             self._send_values(report)
+        if type(report.values) is not bytes:  # They are scattered, and not in shared memory.
+            report.values = bytes(report.values)
         kind = frames.PART if report.final is None else frames.LAST
         self.pipe.send(kind, self._encode(report))
 
@@ -78,7 +81,7 @@ class Reporter:
         if report.at is not None:
             self.send(frames.REGION, report.at)
         elif size > self._inline:
-            self.pipe.send(frames.VALUES, report.values)
+            self.pipe.send(frames.VALUES, bytes(report.values))
         else:
             return
         report.size, report.values = size, b""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from typing import Any
 
+import msgspec
 import numpy as np
 import pandas as pd
 import pytest
@@ -75,3 +76,26 @@ def test_a_schema_that_is_one_definition_is_that_definition() -> None:
     schema = {"$ref": "#/$defs/A", "$defs": {"A": {"type": "object"}, "B": {}}}
     assert inlined(schema) == {"type": "object", "$defs": {"B": {}}}
     assert inlined({"type": "integer"}) == {"type": "integer"}
+
+
+@pytest.mark.parametrize("type", [bytes, str, list[int], dict[str, float | None], Any, bytearray])
+@pytest.mark.parametrize("format", ["json", "msgpack", "python"])
+def test_values_of_builtins_are_decoded_from_memory_that_changes(type: Any, format: Any) -> None:
+    value = {list[int]: [1], dict[str, float | None]: {"a": 0.5}, str: "x", Any: [None, {"a": 1}]}
+    codec, values = NativeCodec(type), [value.get(type, b"x" * 99)]
+    memory = bytearray(codec.encode_list(values, format))
+    found = codec.decode_owned(memoryview(memory), format)
+    memory[:] = bytes(len(memory))
+    assert found == values
+
+
+def test_values_that_share_memory_or_run_code_are_left_to_a_copy() -> None:
+    def owned(type: Any, value: Any, format: Any = "msgpack") -> Any:
+        codec = NativeCodec(type)
+        return codec.decode_owned(memoryview(codec.encode_list([value], format)), format)
+
+    assert owned(memoryview, b"x") is None and owned(dict[str, memoryview], {"a": b"x"}) is None
+    assert owned(msgspec.Raw, msgspec.Raw(b"\x01")) is None
+    assert owned(np.int64, np.int64(1)) is None, "its class is not of the standard library"
+    assert owned(Any, (1, 2), "python") is None, "an extension, which a walk makes a tuple of"
+    assert owned(Any, [1, 2], "python") == [[1, 2]]

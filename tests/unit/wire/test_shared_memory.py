@@ -6,7 +6,9 @@ import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 from hypotheses import examples
 from jetmap.wire import shared_memory
 from jetmap.wire.messages import Region
+from jetmap.wire.scattered import LEAST, scattered
 from jetmap.wire.shared_memory import ALIGN, DATA, HEADER, Arena, Segment, View, Writer
 
 SIZE = DATA + (1 << 20)
@@ -114,6 +117,38 @@ def test_a_region_that_changes_while_it_is_copied_is_not_read(writer: Writer, vi
     assert view.read(region) is None and not words
     view._words = real
     assert view.read(region) == b"x" * 100
+
+
+def test_a_region_that_changes_while_it_is_decoded_is_not_read(writer: Writer, view: View) -> None:
+    region = writer.put(b"x" * 100)
+    assert region is not None
+
+    def fail(data: memoryview) -> None:
+        raise ValueError(bytes(data[:1]))
+
+    assert view.read_by(len, region) == 100
+    with pytest.raises(ValueError, match="x"):
+        view.read_by(fail, region)
+
+    def free_and(take: Any) -> Any:
+        def taken(data: memoryview) -> Any:
+            writer.free(region)
+            return take(data)
+
+        return taken
+
+    assert view.read_by(free_and(len), region) is None
+    region = writer.put(b"x" * 100)
+    assert region is not None
+    assert view.read_by(free_and(fail), region) is None, "it is an error of other bytes"
+
+
+def test_scattered_parts_are_written_one_behind_the_other(writer: Writer, view: View) -> None:
+    values = [os.urandom(LEAST), b"", os.urandom(2 * LEAST)]
+    parts = scattered(values)
+    assert parts is not None
+    region = writer.put(parts)
+    assert region is not None and view.read(region) == msgspec.msgpack.encode(values)
 
 
 @pytest.mark.parametrize("offset", [0, 8, DATA + 4, SIZE, -8])

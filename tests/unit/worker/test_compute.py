@@ -18,6 +18,7 @@ from jetmap.functions.task import Function
 from jetmap.wire import arrays
 from jetmap.wire.budget import Budget
 from jetmap.wire.messages import Chunk, ErrorRecord, Format, Report
+from jetmap.wire.scattered import LEAST, Scattered
 from jetmap.worker.compute import Limits, compute, refuse_chunk
 from jetmap.worker.progress import ITEM, STOP
 
@@ -423,3 +424,21 @@ def test_a_value_that_only_an_annotation_could_show_names_it(format: Format) -> 
     value, record = outcomes(chunk, reports)
     assert value == "a" and record.kind == "unencodable"
     assert "annotate what _untyped returns" in record.message and record.detail == {"untyped": True}
+
+
+def _send_back(item: bytes) -> bytes:
+    return item
+
+
+@pytest.mark.parametrize("timeout", [None, 5.0])
+@pytest.mark.parametrize("scatters", [False, True])
+def test_items_that_were_decoded_before_are_computed_and_large_values_stay_in_place(
+    scatters: bool, timeout: float | None
+) -> None:
+    items, reports = [b"x" * LEAST, b"y" * LEAST], list[Report]()
+    chunk = chunk_of(items, "msgpack", items=b"not read", timeout=timeout)
+    limits = Limits(value=VALUE_LIMIT, report=REPORT_LIMIT, scatters=scatters)
+    compute(chunk, Function(_send_back), FakeProgress(), reports.append, limits, decoded=items)
+    (report,) = reports
+    assert (type(report.values) is Scattered) == scatters
+    assert bytes(report.values) == encode(items, "msgpack") and not report.errors

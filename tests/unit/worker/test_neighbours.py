@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
+import msgspec
 import pytest
 
+from jetmap.codecs import codec_for
+from jetmap.functions.function import Function
 from jetmap.wire import shared_memory
 from jetmap.wire.messages import Place, Region
 from jetmap.wire.shared_memory import Segment, Writer
@@ -37,6 +40,37 @@ def test_items_and_values_are_shared_from_joining_to_leaving() -> None:
     assert again is not None and again.region.offset == kept[0].region.offset
     worker.leave("d1")
     assert "d1" not in worker and worker.items(chunk("d1", region)) is None
+    worker.close()
+    items.segment.close()
+    values.close()
+
+
+def test_items_are_decoded_where_they_are_unless_that_runs_code_or_shares_bytes() -> None:
+    class Point(msgspec.Struct):
+        x: int
+
+    items = Writer(Segment.create(1 << 20))
+    values = Segment.create(1 << 20)
+    worker = NeighbourSegments(os.getpid())
+    worker.join(Joined("d1", items.segment.fd, values.fd, 3))
+
+    def decoded(type: Any, sent: list[Any], count: int | None = None) -> list[Any] | None:
+        region = items.put(msgspec.msgpack.encode(sent))
+        assert region is not None
+        arrived = chunk("d1", region)
+        arrived.count, arrived.format = len(sent) if count is None else count, "msgpack"
+        found = worker.decoded(arrived, cast(Function, SimpleNamespace(item=codec_for(type))))
+        items.segment.write(region, bytes(region.size))
+        items.free(region)
+        return found
+
+    assert decoded(bytes, [b"a" * 5000, b""]) == [b"a" * 5000, b""]
+    assert decoded(dict[str, float], [{"a": 0.5}]) == [{"a": 0.5}]
+    assert decoded(memoryview, [b"a"]) is None and decoded(list[memoryview], [[b"a"]]) is None
+    assert decoded(Point, [{"x": 1}]) is None and decoded(msgspec.Raw, [1]) is None
+    assert decoded(int, ["1"]) is None, "it does not fit, and that is found later"
+    assert decoded(int, [1, 2], count=3) is None
+    assert worker.decoded(chunk("d2", None), cast(Function, SimpleNamespace(item=None))) is None
     worker.close()
     items.segment.close()
     values.close()

@@ -11,6 +11,7 @@ import pytest
 from jetmap.functions.function import Function
 from jetmap.wire import frames
 from jetmap.wire.messages import SHARE_BYTES, Chunk, Final, Region, Report, ValuesPlace
+from jetmap.wire.scattered import scattered
 from jetmap.wire.worker_start import Setup
 from jetmap.worker.neighbours import NeighbourSegments
 from jetmap.worker.reporter import Reporter
@@ -121,3 +122,20 @@ def test_limits_are_those_of_the_function_and_of_the_way() -> None:
     assert each.report_seconds == 0.0
     larger, usual = (bench.reporter.begin(chunk, function()) for chunk in (near, far))
     assert larger.report > usual.report == 1 << 16
+
+
+@pytest.mark.parametrize("inbox", ["near", "far"])
+def test_scattered_values_are_joined_where_memory_is_not_shared(inbox: str) -> None:
+    neighbours = Neighbours()
+    bench = Bench(neighbours)
+    values = scattered([b"v" * SHARE_BYTES, b"w" * 10])
+    assert values is not None
+    head = "m", 1, 1, "f", "msgpack", 0, 2, inbox, None, 1.0, b""
+    limits = bench.reporter.begin(Chunk(*head), function())
+    assert limits.scatters == (inbox == "near")
+    bench.reporter.emit(Report("m", 1, 1, 0, 2, cast(bytes, values), [], 0.0, Final(2)))
+    sent = _report(bench.sent[-1][1])
+    if inbox == "near":
+        assert neighbours.values == [values] and sent.at == PLACE and not sent.values
+    else:
+        assert sent.values == bytes(values) and not sent.size
