@@ -34,8 +34,9 @@ COLOURS = (
     "cyan", "yellow", "green", "magenta", "bright_blue", "bright_cyan", "bright_magenta",
     "bright_yellow",
 )  # fmt: skip
+GAP = "  "  # Between the figures of a line.
 BAR = 10  # Characters of a map's progress.
-WIDE, MEDIUM = 140, 100  # Columns of terminals that have room for all figures, and for most.
+WIDE, MEDIUM = 146, 100  # Columns of terminals that have room for all figures, and for most.
 CUT = ("function", "waits for", "labels")  # Columns that may be cut.
 FIRST_SLOT = 0x100
 STATE_STYLES = {"paused": "yellow", "waiting": "yellow"}
@@ -99,7 +100,7 @@ def screen(
     Args:
         is_wanted: Whether to show a map.
     """
-    parts: list[RenderableType] = [_head(document), *_steered(document)]
+    parts: list[RenderableType] = [*_head(document, width), *_steered(document)]
     if document["away"] is not None:
         parts.append(Text("the broker is away: this is the last that was known", "bold red"))
     hosts = _hosts(document, width, min(MOST_HOSTS, max(3, height // 3)))
@@ -122,20 +123,31 @@ def screen(
     return Group(*parts)
 
 
-def _head(document: Mapping[str, Any]) -> Text:
+def _head(document: Mapping[str, Any], width: int) -> list[Text]:
+    """Say how the pool does, in as many lines as the terminal's width asks for."""
     totals = document["totals"]
-    text = Text(no_wrap=True, overflow="ellipsis")
-    text.append(f"pool {document['pool']}", "bold")
-    text.append(f"  {totals['busy']:,} of {totals['cores']:,} cores busy")
-    text.append(f"  {number(totals['rate'])} items/s")
+    figures = [
+        Text(f"pool {document['pool']}", "bold"),
+        Text(f"{totals['busy']:,} of {totals['cores']:,} cores busy"),
+        Text(f"{number(totals['rate'])} items/s"),
+    ]
     if totals["p50"] is not None:
-        text.append(f"  express {seconds(totals['p50'])} p50, {seconds(totals['p99'])} p99")
+        express = f"express {seconds(totals['p50'])} p50, {seconds(totals['p99'])} p99"
+        figures.append(Text(express))
     if totals["waiting"]:
         waiting = f"{seconds(totals['waiting_seconds'])} ({number(totals['waiting'])} items)"
-        text.append(f"  queue {waiting}")
+        figures.append(Text(f"queue {waiting}"))
     if totals["refused"]:
-        text.append(f"  {totals['refused']} refused in the last minute", "red")
-    return text
+        figures.append(Text(f"{totals['refused']} refused in the last minute", "red"))
+    lines = [figures[0]]
+    for figure in figures[1:]:
+        if len(lines[-1]) + len(GAP) + len(figure) > width:
+            lines.append(figure)
+        else:
+            lines[-1].append(GAP).append_text(figure)
+    for line in lines:
+        line.no_wrap, line.overflow = True, "ellipsis"
+    return lines
 
 
 def _steered(document: Mapping[str, Any]) -> list[Text]:
@@ -206,6 +218,7 @@ def maps_table(
     """
     columns = [
         ("map", "left", [Text(row["id"][-id_length:]) for row in maps]),  # To be typed.
+        ("kind", "left", [Text(row["kind"]) for row in maps]),
         ("function", "left", [Text(row["function"]) for row in maps]),
         ("state", "left", [_state(row) for row in maps]),
         ("progress", "left", [progress(row, is_drawn=width >= MEDIUM) for row in maps]),
@@ -223,7 +236,7 @@ def maps_table(
     if width < WIDE:
         hidden = ("done", "total", "labels")
     if width < MEDIUM:
-        hidden += ("state", "oldest")
+        hidden += ("kind", "state", "oldest")
     shown = [column for column in columns if column[0] not in hidden]
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for head, justify, cells in shown:

@@ -63,14 +63,14 @@ def test_a_frame_fits_the_terminal_and_says_what_it_leaves_out() -> None:
     assert sum("map-" in line for line in tall) > 30
 
 
-@pytest.mark.parametrize("width", [60, 80, 99, 100, 139, 140, 200])
+@pytest.mark.parametrize("width", [60, 80, 99, 100, 145, 146, 200])
 def test_a_row_has_what_the_terminal_has_room_for(width: int) -> None:
     view = pool(function="simulate_portfolio", waits="a limit of its function", labels={"a": "b"})
     lines = frame(view, width=width)
     assert all(len(line) <= width for line in lines)
     row = next(line for line in lines if "map-0000" in line)
     assert (
-        "10 %" in row and ("a=b" in row) == (width >= 140) and ("running" in row) == (width >= 100)
+        "10 %" in row and ("a=b" in row) == (width >= 146) and ("running" in row) == (width >= 100)
     )
 
 
@@ -81,6 +81,26 @@ def test_the_oldest_wait_of_a_map_is_shown_where_there_is_room() -> None:
     short = frame(pool(oldest=0.2), width=120)
     row = next(line for line in short if "map-0000" in line)
     assert row.split()[-2:] == ["-", "cores"]
+
+
+@pytest.mark.parametrize("width", [50, 80, 160])
+def test_the_pools_figures_are_never_cut(width: int) -> None:
+    view = pool()
+    busy = activity(
+        sequence=2, express={5: 9}, waiting=4, waiting_seconds=9.0, refused={"full": 12}
+    )
+    view.on_activity(busy, 10.0)
+    head = frame(view, width=width)
+    head = head[: next(number for number, line in enumerate(head) if line.startswith("host-"))]
+    assert all(len(line) <= width for line in head) and not any("…" in line for line in head)
+    for figure in ("pool p", "0 of 2 cores busy", "p50", "p99", "12 refused in the last minute"):
+        assert any(figure in line for line in head), figure
+    assert (len(head) == 1) == (width == 160)
+
+
+def test_a_job_is_told_from_a_map_where_there_is_room() -> None:
+    view = pool(kind="job")
+    assert " job " in next(line for line in frame(view, width=120) if "map-0000" in line)
 
 
 def test_hosts_in_trouble_come_first() -> None:
