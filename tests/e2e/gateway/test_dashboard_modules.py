@@ -92,9 +92,9 @@ const nothing = { createElement: () => nothing }
 globalThis.document = nothing
 const { World } = await import('./world.js')
 const { see, advice } = await import('./views.js')
-const { maps, jobs, details, hosts, paused } = JSON.parse(readFileSync('case.json'))
+const { maps, jobs, details, hosts, paused, core } = JSON.parse(readFileSync('case.json'))
 const world = new World()
-const cells = Object.fromEntries(Object.keys(hosts).map(id => [id, '....']))
+const cells = Object.fromEntries(Object.keys(hosts).map(id => [id, core.repeat(4)]))
 world.read({ maps, hosts, cells, paused, epoch: 1000, now: 200, away: null, functions: {
   f: { name: 'f', slot: 0, bins: {}, items: 0, failed: 0, versions: [], limit: 2, in: 740 },
 } })
@@ -111,6 +111,7 @@ DETAILS: dict[str, Any] = {
     "wait": 5, "way": 1, "compute": 95, "again": 0, "tail": 0, "bins": {"50": 40}, "slow": [],
     "parallel": [], "failures": [],
 }  # fmt: skip
+BUSY = chr(0x100)  # A core that computes the first function.
 RIVAL = {**MAP, "id": "m2", "function": "g", "cores": 3}
 KILLED = {"host": "h", "state": "up", "crashes": {}, "kills": 3}
 STORED = {
@@ -136,8 +137,10 @@ STORED = {
         ({"waits": "its reader"}, {}, {}, "slower than the cores"),
         ({"waits": "its input"}, {}, {}, "more slowly than it is computed"),
         ({}, {"wait": 95}, {"maps": {"m2": RIVAL}}, "during 50 % of the time"),
-        ({}, {"wait": 95}, {"maps": {"m2": RIVAL}}, "others hold 3 of 4, g alone 3."),
-        ({}, {"wait": 95}, {}, "though cores are idle"),
+        ({}, {"wait": 95}, {"maps": {"m2": RIVAL}}, "others hold 3 of 4 cores, g alone 3, and"),
+        ({"fair": 1}, {}, {"maps": {"m2": RIVAL}}, "g alone 3; its fair share is 1. Twice the"),
+        ({}, {"wait": 95}, {}, "though 4 of 4 cores are idle"),
+        ({}, {"wait": 95}, {"core": BUSY}, "it has nearly all that are up, and its chunks wait"),
         ({}, {"wait": 95, "way": 57}, {}, "At least 30 % of the time of its chunks passes on the"),
         ({}, {"wait": 95, "way": 57}, {}, "and brings 740 B"),
         ({}, {"compute": 0, "wait": 0}, {}, "Too little of it is done"),
@@ -153,7 +156,13 @@ def test_advice_is_computed_from_the_maps_own_figures(
     said: str,
 ) -> None:
     rows = {} if map is None else {"m1": MAP | map}
-    case = {"jobs": [], "paused": False, "hosts": {"a": {**KILLED, "kills": 0}}, **more}
+    case = {
+        "jobs": [],
+        "paused": False,
+        "core": ".",
+        "hosts": {"a": {**KILLED, "kills": 0}},
+        **more,
+    }
     case["maps"] = rows | more.get("maps", {})
     case["details"] = DETAILS | details
     (tmp_path / "case.json").write_text(json.dumps(case))

@@ -7,13 +7,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from bench.page import gateway
+from bench.page import VIEWS, gateway
 
 from browser import Browser, Tab
 from made_up_pool import EPOCH, FIRST, MadeUpPool, PlayedWatch, State
 from waiting import wait_until_sync
 
 JOB = "0QK3ZM2T8V0000"
+# What reaches over the right edge of its panel, or of the page.
+WIDER = """[...document.querySelectorAll('main > *, .panel *')].filter(e => {
+  const { right, width } = e.getBoundingClientRect(), of = e.closest('.panel') ?? document.body
+  const most = of.getBoundingClientRect().right + 1
+  return width > 1 && right > most && e.closest('thead, [hidden]') === null
+}).map(e => e.outerHTML.slice(0, 80))"""
 ROWS = "[...document.querySelectorAll('tr[data-id]')].map(row => row.dataset.id)"
 
 
@@ -194,3 +200,16 @@ def test_without_scripts_the_page_is_tables(browser: Browser) -> None:
         finally:
             browser.call("Emulation.setScriptExecutionDisabled", value=False)
             tab.open("about:blank")
+
+
+@pytest.mark.parametrize("width", [320, 390, 768, 1100, 1200])
+def test_no_view_is_wider_than_its_page(browser: Browser, width: int) -> None:
+    with shown(browser, "failing") as (tab, _):
+        tab.size(width, 800)
+        for view in VIEWS:
+            tab.go(view)
+            seen = tab.do("jetmap.world.document.version")
+            tab.until(f"jetmap.world.document.version > {seen + 1}")
+            assert tab.do(WIDER) == [], view
+            assert tab.do("document.documentElement.scrollWidth") <= width, view
+        tab.size(1280)

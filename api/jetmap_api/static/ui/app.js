@@ -47,7 +47,7 @@ function render() {
   }
   const state = $('#link')
   state.classList.toggle('off', away())
-  state.textContent = ui.lost != null ? 'Gateway away' : world.away != null ? 'Broker away' : innerWidth < 720 ? 'Live' : `Pool ${world.document.pool} · live, ${clock(world.now)}`
+  state.textContent = ui.lost != null ? 'Gateway away' : world.away != null ? 'Broker away' : innerWidth <= 860 ? 'Live' : `Pool ${world.document.pool} · live, ${clock(world.now)}`
   frames.push(performance.now() - begun)
   if (frames.length > 300) frames.shift()
   look()

@@ -190,13 +190,12 @@ export function advice(m, d) {
   if (m.waits === 'its reader') return h`Whoever reads its results is slower than the cores: the next items wait until results are read. Read faster, or submit it as a job.`
   if (m.waits === 'its input') return h`Its input comes more slowly than it is computed: nothing of it waits for a core.`
   if (isOpen(m) && Math.min(d.way, d.wait) / sum > 0.16) return h`At least ${pct(Math.min(d.way, d.wait) / sum)} of the time of its chunks passes on the way to a worker and back, as long as its fastest chunk took. An item computes for ${secs(quantile(d.bins, 0.5))} and brings ${bytes(f.in ?? 0)}: larger items, or fewer bytes, cost less.`
-  if (isOpen(m) && queue > 0.35) {
-    const rival = world.maps.filter(x => x !== m && x.state === 'running').sort((a, b) => b.cores - a.cores)[0], others = world.maps.filter(x => x !== m && isOpen(x)).reduce((a, x) => a + x.cores, 0)
-    if (others > 0.2 * all) return h`It waits for cores during ${pct(queue)} of the time of its chunks: others hold ${num(others)} of ${num(all)}${rival && h`, <b>${rival.function}</b> alone ${num(rival.cores)}`}.`
-    return h`Its chunks wait or travel for ${pct(queue)} of their time, though cores are idle: they are short. An item computes for ${secs(quantile(d.bins, 0.5))} and brings ${bytes(f.in ?? 0)}.`
-  }
   if (!isOpen(m)) return h`It took ${about(spent)}. Of the time of its chunks, ${pct(d.compute / sum)} was computing.`
-  return h`It is as fast as these cores allow: ${pct(d.compute / sum)} of the time of its chunks is computing.${m.left != null && m.left > 5 ? ` Twice the cores would nearly halve the ${about(m.left)} left.` : ''}`
+  const others = world.maps.filter(x => x !== m && isOpen(x)), held = others.reduce((a, x) => a + x.cores, 0), rival = others.filter(x => x.state === 'running').sort((a, b) => b.cores - a.cores)[0]
+  const half = m.left != null && m.left > 5 ? ` Twice the cores would nearly halve the ${about(m.left)} left.` : '', idle = world.counts[IDLE]
+  if (held > 0.2 * all) return h`It shares the pool: others hold ${num(held)} of ${num(all)} cores${rival && h`, <b>${rival.function}</b> alone ${num(rival.cores)}`}${queue > 0.35 ? h`, and it waits for cores during ${pct(queue)} of the time of its chunks` : m.fair != null && m.fair < all ? h`; its fair share is ${share(m.fair)}` : ''}.${half}`
+  if (queue > 0.35 && idle > 0.1 * all) return h`Its chunks wait or travel for ${pct(queue)} of their time, though ${num(idle)} of ${plural(all, 'core')} are idle. An item computes for ${secs(quantile(d.bins, 0.5))} and brings ${bytes(f.in ?? 0)}.`
+  return h`It is as fast as these cores allow: ${queue > 0.35 ? 'it has nearly all that are up, and its chunks wait for one another' : `${pct(d.compute / sum)} of the time of its chunks is computing`}.${half}`
 }
 function mapDetail(m) {
   const f = fnOf(m), d = ui.details.get(m.id), spent = m.ended != null ? m.seconds : world.now - m.started, sum = d ? d.wait + d.compute + d.again : 0
