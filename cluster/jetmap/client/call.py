@@ -13,7 +13,7 @@ import msgspec
 from jetmap.codecs import Codec, codec_for
 from jetmap.codecs.native import encode_tagged
 from jetmap.dispatch.objects import AsyncObjects, Objects
-from jetmap.dispatch.outcomes import Batch, item_error
+from jetmap.dispatch.outcomes import Batch, Decoded, item_error
 from jetmap.errors import ItemError, TooLarge, Unencodable
 from jetmap.functions.by_name import OpenParts
 from jetmap.functions.function import Function
@@ -273,8 +273,16 @@ class Call(msgspec.Struct, frozen=True):
             return AsyncObjects(items, encode, keep=keep, max_item=max_item)
         return Objects(items, encode, keep=keep, max_item=max_item)
 
+    def decode_owned(self, values: memoryview) -> list[Any] | None:
+        """Decode values from memory that changes later; None if they have to be copied first."""
+        if not self.has_values or (self.format == "pickle" and not self.trusted):
+            return None
+        return self.value.decode_owned(values, self.format)
+
     def values(self, batch: Batch, format: Format | None = None) -> list[Any]:
         """Decode a batch's values, with an ItemError in the place of each failed item."""
+        if isinstance(batch.values, Decoded):
+            return batch.values.values
         format = format or self.format
         if not self.has_values:
             return self._nothing(batch)

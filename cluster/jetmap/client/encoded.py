@@ -268,6 +268,7 @@ class EncodedCluster(ClusterState):
             labels=dict(labels) if labels else None,
             max_parallel=max_parallel,
             constants=constants,
+            decode=call.decode_owned if call is not None else None,
         )
         if len(kwargs) > LARGE_KWARGS:
             from .putting import open_large

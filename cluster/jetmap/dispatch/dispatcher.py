@@ -361,7 +361,7 @@ class Dispatcher:
         if report.at is None:
             self._neighbours.begin(self.roster.agents)
             return self._parts.complete(agent, report)
-        values = self._neighbours.read(agent, report.at)
+        values = self._neighbours.read(agent, report.at, self._maps.decoder(report))
         if values is not None:
             report.values = values
             return True

@@ -100,6 +100,10 @@ class Ledger:
         """Return whether each of ``count`` items has its outcome."""
         return self._seen.covers(start, start + count)
 
+    def are_new(self, start: int, count: int) -> bool:
+        """Return whether none of ``count`` items has its outcome."""
+        return self._seen.missing(start, start + count) == [(start, start + count)]
+
     @property
     def has_pieces(self) -> bool:
         """Return whether items wait that may be sent again now."""

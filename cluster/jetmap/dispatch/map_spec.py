@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import msgspec
 
 from jetmap.wire.messages import BatchTerms, Format, FunctionRef
@@ -27,6 +30,7 @@ class MapSpec(msgspec.Struct, frozen=True, kw_only=True):
         submitted: The span in which a job was submitted, as ``traceparent`` names it.
         labels: Names and values by which people find the map.
         max_parallel: Cores that it may use at most, over the whole pool; None: no limit of its own.
+        decode: Decodes values from memory that changes later; None if they have to be copied first.
         constants: Digests of the constants among its keyword parameters.
         batch: The batches of a function that takes a list; None: as the function was announced.
         together: Cores that all maps of the function may use together, unless people want
@@ -51,6 +55,7 @@ class MapSpec(msgspec.Struct, frozen=True, kw_only=True):
     constants: tuple[str, ...] = ()
     batch: BatchTerms | None = None
     together: int | None = None
+    decode: Callable[[memoryview], list[Any] | None] | None = None
 
     @property
     def overhead(self) -> int:

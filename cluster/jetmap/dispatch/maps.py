@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from jetmap.wire import subjects
 from jetmap.wire.messages import ChunkKey, Claim, ErrorRecord, Report
+from jetmap.wire.scattered import LEAST
 
 from .constants import KeptConstants
 from .failures import Failures
@@ -118,6 +120,19 @@ class OpenMaps:
             self.on_end(run, outcome)
 
     # What messages say
+
+    def decoder(self, report: Report) -> Callable[[memoryview], list[Any] | None] | None:
+        """Return what decodes a report's values in place; None if they are needed as bytes.
+
+        A stream may be read slowly, and small values take less room while they are encoded.
+        """
+        run = self._maps.get(report.map)
+        if run is None or report.errors or run.spec.decode is None:
+            return None
+        if run.spec.early and report.size < LEAST * report.count:
+            return None
+        is_new = run.ledger.are_new(report.start, report.count)
+        return run.spec.decode if is_new else None
 
     def accept(self, report: Report, pending: int, now: float, agent: str = "") -> None:
         """Process a report.

@@ -14,6 +14,7 @@ import os
 import weakref
 from collections.abc import Callable, Iterable
 from socket import socket
+from typing import Any, cast
 
 import msgspec
 
@@ -24,11 +25,14 @@ from jetmap.wire.presence import Presence
 from jetmap.wire.shared_memory import ARENA, RETIRED, WELCOME, Introduction, Segment, View, Writer
 
 from .flight import Flight
+from .outcomes import Decoded
 
 logger = logging.getLogger(__name__)
 
 # Seconds that the segments of an agent are kept after its end: it may have reported before.
 LINGER = 5.0
+
+Decode = Callable[[memoryview], list[Any] | None]
 
 _introduction = msgspec.msgpack.Decoder(Introduction).decode
 
@@ -129,15 +133,24 @@ class NeighbourAgents:
             self._writer.free(flight.region)
         flight.region = None
 
-    def read(self, agent: str, place: ValuesPlace) -> bytes | None:
-        """Copy a report's values; None if they are not there any more."""
+    def read(self, agent: str, place: ValuesPlace, decode: Decode | None = None) -> bytes | None:
+        """Copy a report's values, or decode them there; None if they are not there any more."""
         key = agent, place.arena
         if key not in self._views and agent in self._sockets:
             self._on_readable(agent)  # They came before the report, on another way.
         view = self._views.get(key)
-        values = view.read(place.region) if view is not None else None
         self.unconfirmed += place.region.size
-        return values
+        if view is None:
+            return None
+        if decode is not None:
+            try:
+                decoded = view.read_by(decode, place.region)
+            except Exception:  # A value does not fit: its reader finds it in a copy.
+                decoded = None
+            if decoded is not None:
+                # Whoever decodes expects it in the place of bytes.
+                return cast("bytes", Decoded(decoded, place.region.size))
+        return view.read(place.region)
 
     def rest(self) -> None:
         """Give memory back that was not used for a while; called every second."""

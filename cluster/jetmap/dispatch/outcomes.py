@@ -16,11 +16,25 @@ X = TypeVar("X")
 Y = TypeVar("Y")
 
 
+class Decoded:
+    """Values that were decoded where they were. size: bytes that they took there."""
+
+    __slots__ = ("_size", "values")
+
+    def __init__(self, values: list[Any], size: int) -> None:
+        self.values = values
+        self._size = size
+
+    def __len__(self) -> int:
+        return self._size
+
+
 class Batch(msgspec.Struct, frozen=True):
     """Outcomes of ``count`` consecutive items from ``start`` on.
 
     Attributes:
-        values: One encoded array in the caller's format, null where the item failed.
+        values: One encoded array in the caller's format, null where the item failed. For a caller
+            that decodes (``MapSpec.decode``), it may be ``Decoded`` instead.
         errors: A record for each failed item.
         tries: Calls of the function that each of these outcomes took.
     """

@@ -8,7 +8,7 @@ from typing import Any
 
 from .arrays import array_header
 
-LEAST = 4 << 10  # Bytes of an element, below which a copy costs less than the bookkeeping.
+LEAST = 4 << 10  # Bytes of a large element: below, a copy costs less than the bookkeeping.
 
 
 class Scattered:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import pytest
 
 from jetmap import ItemRaised, TooLarge, Unencodable, UnknownFunction, task
 from jetmap.client.call import Call, first_error, listed
-from jetmap.dispatch.outcomes import Batch
+from jetmap.dispatch.outcomes import Batch, Decoded
 from jetmap.functions.task import find
 from jetmap.wire.messages import ErrorRecord
 from jetmap.wire.presence import FunctionInfo
@@ -86,6 +86,17 @@ def test_values_with_an_error_in_each_failed_items_place() -> None:
     assert "does not fit its annotation" in values[2].message
     assert first_error(values) is values[1]
     assert first_error([1, 2]) is None
+
+
+def test_values_that_were_decoded_are_given_as_they_are() -> None:
+    call = Call.of(typed, None)
+    assert call.values(Batch(0, 2, cast(bytes, Decoded([1, 2], 100)))) == [1, 2]
+    array = memoryview(msgspec.msgpack.encode([1, 2]))
+    assert call.decode_owned(array) == [1, 2]
+    assert call.without_values().decode_owned(array) is None
+    pickling = Call.of(untyped, None, pickles=lambda name: "near", trusted=True)
+    assert pickling.decode_owned(array) == [1, 2]
+    assert msgspec.structs.replace(pickling, trusted=False).decode_owned(array) is None
 
 
 def test_values_of_a_job_decode_to_the_type_of_its_function() -> None:

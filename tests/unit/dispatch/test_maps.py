@@ -17,7 +17,7 @@ from hypotheses import examples
 from jetmap.dispatch.item_feed import ItemFeed
 from jetmap.dispatch.maps import CRASH_SECONDS
 from jetmap.dispatch.objects import Objects
-from jetmap.wire.messages import Claim, ClaimEntry, Crash, Final
+from jetmap.wire.messages import Claim, ClaimEntry, Crash, ErrorRecord, Final
 
 pytestmark = pytest.mark.anyio
 
@@ -107,6 +107,31 @@ def test_a_report_whose_values_are_lost_counts_only_if_they_are_known() -> None:
     for _, again in parts.send():
         parts.maps.accept(report_of(run, again), 0, 1.0)
     assert parts.maps.on_values_lost(lost)
+
+
+def test_values_are_decoded_in_place_if_they_are_new_and_read_soon() -> None:
+    def decode(values: memoryview) -> list[int]:
+        return [0]
+
+    parts = Parts(cores=2)
+    run, plain = parts.open(1, decode=decode), parts.open(1)
+    stream = parts.open(1, decode=decode, early=True)
+    reports = {run: report_of(run, flight) for run, flight in parts.send()}
+    for report in reports.values():
+        report.size = 40_000
+    found = [parts.maps.decoder(reports[each]) for each in (run, plain, stream)]
+    assert found == [decode, None, decode]
+    reports[stream].size = 100
+    assert parts.maps.decoder(reports[stream]) is None, "its values take less room encoded"
+    failed = msgspec.structs.replace(reports[run], errors=[ErrorRecord(0, "raised", "E", "")])
+    assert parts.maps.decoder(failed) is None
+    parts.maps.accept(reports[run], 0, 1.0)
+    assert parts.maps.decoder(reports[run]) is None, "its map has ended"
+    two = parts.open(2, decode=decode)
+    [(_, flight)] = parts.send()
+    half = msgspec.structs.replace(report_of(two, flight), count=1, values=b"[0]", final=None)
+    parts.maps.accept(half, 0, 1.0)
+    assert parts.maps.decoder(report_of(two, flight)) is None, "it repeats an outcome"
 
 
 async def test_a_body_that_fails_ends_its_map_at_once() -> None:

@@ -12,10 +12,11 @@ import pytest
 from jetmap.dispatch import neighbours as module
 from jetmap.dispatch.flight import Flight, Piece
 from jetmap.dispatch.neighbours import NeighbourAgents
+from jetmap.dispatch.outcomes import Decoded
 from jetmap.machine import boot_id
 from jetmap.wire import shared_memory
-from jetmap.wire.messages import PART_BYTES, SHARE_BYTES, encode
-from jetmap.wire.shared_memory import DATA, WELCOME
+from jetmap.wire.messages import PART_BYTES, SHARE_BYTES, ValuesPlace, encode
+from jetmap.wire.shared_memory import ARENA, DATA, WELCOME, Segment, Writer
 from jetmap.wire.subjects import new_id
 from waiting import wait_until
 
@@ -88,6 +89,30 @@ async def test_large_items_wait_while_three_quarters_are_in_use(desk: Desk) -> N
     assert sent[1].region is region, "it has its items there already"
     desk.neighbours.put(sent[4])
     assert sent[4].region is not None and sent[4].region.offset == DATA
+
+
+async def test_values_are_decoded_where_they_are_or_copied(desk: Desk) -> None:
+    await desk.welcome()
+    writer = Writer(Segment.create(1 << 20))
+    fd = writer.segment.reopened()
+    shared_memory.send(desk.agent, encode((ARENA, 7)), [fd])
+    module.os.close(fd)
+    region = writer.put(b"values")
+    assert region is not None
+    place = ValuesPlace(7, region)
+
+    def refuse(values: memoryview) -> list[Any]:
+        raise ValueError("it does not fit")
+
+    read = desk.neighbours.read
+    decoded = read("a1", place, lambda values: [bytes(values[:3])])
+    assert isinstance(decoded, Decoded) and decoded.values == [b"val"] and len(decoded) == 6
+    assert read("a1", place, lambda values: None) == read("a1", place, refuse) == b"values"
+    assert read("a1", place) == b"values" and desk.neighbours.unconfirmed == 4 * 6
+    writer.free(region)
+    assert read("a1", place) is read("a1", place, lambda values: []) is None
+    assert read("a1", ValuesPlace(8, region)) is None
+    writer.segment.close()
 
 
 @pytest.mark.parametrize("message", [b"\xc1", encode(("secret", 1)), encode(("arena", 1))])
