@@ -197,7 +197,12 @@ def test_without_scripts_the_page_is_tables(browser: Browser) -> None:
             tab.says("Without scripts this page does not go on by itself")
             tab.says("0QK3ZM2T8V0000")
             assert watch.streams == 0
+            for theme in ("light", "dark"):
+                features = [{"name": "prefers-color-scheme", "value": theme}]
+                browser.call("Emulation.setEmulatedMedia", features=features)
+                assert tab.do("getComputedStyle(document.documentElement).colorScheme") == theme
         finally:
+            browser.call("Emulation.setEmulatedMedia", features=[])
             browser.call("Emulation.setScriptExecutionDisabled", value=False)
             tab.open("about:blank")
 
