@@ -135,8 +135,10 @@ class _Worker:
                 self._number += 1
                 begins = self._progress.begin(self._number)
                 chunk = self._decode(received[1])
-                if chunk.at is not None and self._items:
-                    self._has_items(chunk)  # They came just before it.
+                # Items that came just before are taken, and those copied that a seal is over.
+                is_due = chunk.at is not None and bool(self._items or chunk.seal)
+                if is_due and not self._has_items(chunk):
+                    begins = False  # The chunk has ended, or its dispatcher: they are gone.
                 if begins:
                     self._compute(chunk)
                 else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,11 +12,13 @@ import msgspec
 import pytest
 
 from jetmap.codecs import types
-from jetmap.wire import frames
-from jetmap.wire.messages import Chunk, Place, Report, Together
+from jetmap.wire import frames, shared_memory
+from jetmap.wire.messages import Chunk, FunctionRef, Place, Report, Together
 from jetmap.wire.protocol import OLDEST_PROTOCOL
+from jetmap.wire.seals import KEY_BYTES, seal_of
+from jetmap.wire.shared_memory import Segment, Writer
 from jetmap.wire.subjects import new_id
-from jetmap.wire.worker_start import Setup
+from jetmap.wire.worker_start import Joined, Setup
 from jetmap.worker import main as worker_main
 from jetmap.worker.aftermath import WorkerAftermath
 from jetmap.worker.dispositions import Dispositions
@@ -73,7 +76,9 @@ def own_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Non
 class Run:
     """A worker that was given frames until the agent closed the pipe, and its answers."""
 
-    def __init__(self, *given: tuple[bytes, object], tasks: str = "loop_tasks.py") -> None:
+    def __init__(
+        self, *given: tuple[bytes, object], tasks: str = "loop_tasks.py", key: bytes = b""
+    ) -> None:
         agent, worker = socket.socketpair()
         setup = Setup(
             tasks=[tasks],
@@ -83,6 +88,7 @@ class Run:
             inline=INLINE,
             output_bytes=1,
             log_level="info",
+            key=key,
         )
         for kind, message in ((frames.SETUP, setup), *given):
             agent.sendall(frames.frame(kind, msgspec.msgpack.encode(message)))
@@ -146,6 +152,38 @@ def test_items_that_did_not_come_with_their_chunk_come_before_it() -> None:
     assert [bytes(report.values) for report in run.reports] == [b"[8]"]
     run = Run((frames.CHUNK, away))
     assert run.kinds == [frames.SKIPPED], "the chunk has ended, and its items are gone"
+
+
+@pytest.mark.skipif(not shared_memory.is_available(), reason="no memory files here")
+@pytest.mark.parametrize("key", [b"", b"k" * KEY_BYTES], ids=["open", "sealed"])
+def test_items_are_read_in_shared_memory_and_seals_are_over_them(
+    monkeypatch: pytest.MonkeyPatch, key: bytes
+) -> None:
+    monkeypatch.setattr(worker_main.os, "getppid", os.getpid)  # This process is the agent, too.
+    items, values = Writer(Segment.create(1 << 20)), Segment.create(1 << 20)
+    joined = frames.JOINED, Joined("inbox", items.segment.fd, values.fd, 1)
+
+    def shared(numbers: list[int], *, written: list[int] | None = None) -> Chunk:
+        made = chunk("double", numbers)
+        if key:
+            made.ref = FunctionRef("loop_tasks", "double")
+            made.seal = seal_of(made, key)
+        region = items.put(msgspec.json.encode(written or numbers))
+        assert region is not None
+        made.items, made.at = b"", Place("inbox", region.size, region)
+        return made
+
+    run = Run(joined, (frames.CHUNK, shared([4, 5])), key=key)
+    assert [bytes(report.values) for report in run.reports] == [b"[8,10]"]
+    run = Run(joined, (frames.CHUNK, shared([4, 5], written=[6, 7])), key=key)
+    (report,) = run.reports
+    assert bool(report.errors) == bool(key) and (key or report.values == b"[12,14]")
+    gone = shared([4])
+    for region in items.arena:
+        items.free(region)
+    assert Run(joined, (frames.CHUNK, gone), key=key).kinds == [frames.SKIPPED]
+    items.segment.close()
+    values.close()
 
 
 def test_a_chunk_whose_function_is_not_here_fails_item_by_item() -> None:
