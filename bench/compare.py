@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import os
 import random
+import secrets
 import subprocess
 import sys
 import tempfile
@@ -25,10 +27,12 @@ import msgspec
 import psutil
 import uvloop
 
-from jetmap import Cluster
+from jetmap import Cluster, Executor
 
 from . import tasks, work
+from .executor import time_submits
 from .measure import Measure
+from .pool import time_map, time_single
 from .servers import ROOT, gateway_server
 from .web import Call
 from .work import Work, turns_per_second
@@ -36,6 +40,7 @@ from .work import Work, turns_per_second
 ALLOWED = 1.03  # A row is worse if its median ratio is above this and the interval excludes 1.
 RESAMPLES = 2000
 LOAD_SECONDS = 0.6
+MARK = "BENCH_SIDE"  # Variable of all processes of one side.
 
 
 class Sample(msgspec.Struct):
@@ -95,6 +100,21 @@ async def _measures(stack: AsyncExitStack, speed: float) -> dict[str, Measure]:
 
         return inverse
 
+    executors: list[Executor] = []  # Started by the first row that needs it.
+
+    def called(time: Callable[[Executor], float]) -> Measure:
+        async def measure() -> float:
+            if not executors:
+                executors.append(Executor(len(os.sched_getaffinity(0))))
+                stack.callback(executors[0].shutdown)
+            return await asyncio.to_thread(time, executors[0])
+
+        return measure
+
+    def submits(seconds: float, count: int) -> Measure:
+        return called(lambda pool: time_submits(pool, max(1, round(speed * seconds)), count))
+
+    steady, uneven = load.equal(1000, work.STEADY), load.lognormal(200, work.UNEVEN)
     empty, tiny_items = Call(tasks.nothing, [7]), load.equal(20_000, work.TINY)
     return {
         "steady": mapped(tasks.even, load.equal(400, work.STEADY)),
@@ -111,6 +131,14 @@ async def _measures(stack: AsyncExitStack, speed: float) -> dict[str, Measure]:
         "payload-1kB": payloads(1_000, 10_000),
         "payload-100kB": payloads(100_000, 500),
         "payload-8MB": payloads(8_000_000, 12),
+        "executor-steady": called(lambda pool: time_map(pool, tasks.even, steady, 1)),
+        "executor-uneven": called(lambda pool: time_map(pool, tasks.uneven, uneven, 1)),
+        "executor-tiny": called(lambda pool: time_map(pool, tasks.tiny, tiny_items, 1)),
+        "submits-0ms": submits(0.0, 4_000),
+        "submits-0.2ms": submits(0.0002, 2_000),
+        "submits-2ms": submits(0.002, 300),
+        "submits-10ms": submits(0.01, 60),
+        "submit-one": called(lambda pool: time_single(pool, tasks.nothing, 300)),
     }
 
 
@@ -129,6 +157,14 @@ ROWS = (
     "payload-1kB",
     "payload-100kB",
     "payload-8MB",
+    "executor-steady",
+    "executor-uneven",
+    "executor-tiny",
+    "submits-0ms",
+    "submits-0.2ms",
+    "submits-2ms",
+    "submits-10ms",
+    "submit-one",
 )
 
 
@@ -148,12 +184,13 @@ async def _side(speed: float) -> None:
 
 
 def _processor_seconds() -> float:
-    """Processor time so far of this process and of all that it started."""
-    me = psutil.Process()
-    total = 0.0
-    for process in (me, *me.children(recursive=True)):
-        times = process.cpu_times()
-        total += times.user + times.system
+    """Processor time so far of this side, whose processes all have the variable ``MARK``."""
+    mine, total = f"{MARK}={os.environ[MARK]}".encode(), 0.0
+    for process in psutil.process_iter():
+        with contextlib.suppress(OSError, psutil.Error):
+            if mine in Path(f"/proc/{process.pid}/environ").read_bytes().split(b"\0"):
+                times = process.cpu_times()
+                total += times.user + times.system
     return total
 
 
@@ -166,7 +203,7 @@ class Side:
             command,
             # Neither checkout's configuration applies, and neither checkout's own benchmark.
             cwd=directory,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            env={**os.environ, "PYTHONPATH": str(ROOT), MARK: secrets.token_hex(8)},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -205,7 +242,7 @@ def _report(row: str, pairs: Sequence[tuple[Sample, Sample]]) -> bool:
     medians = median(ours.cost for ours, _ in pairs) / median(other.cost for _, other in pairs)
     low, high = _interval(ratios)
     print(
-        f"| {row:<11} | {median(ratios):.3f} | {low:.3f}-{high:.3f} | {medians:.3f} | {cpu:.3f} |",
+        f"| {row:<15} | {median(ratios):.3f} | {low:.3f}-{high:.3f} | {medians:.3f} | {cpu:.3f} |",
         flush=True,
     )
     return median(ratios) > ALLOWED and low > 1
@@ -235,8 +272,8 @@ def main() -> int:
             )
             for root in (ROOT, chosen.checkout.resolve())
         )
-        print("| row         | ratio | 95 %        | of medians | processor time |")
-        print("| ----------- | ----- | ----------- | ---------- | -------------- |", flush=True)
+        print("| row             | ratio | 95 %        | of medians | processor time |")
+        print("| --------------- | ----- | ----------- | ---------- | -------------- |", flush=True)
         for row in chosen.rows or ROWS:
             pairs: list[tuple[Sample, Sample]] = []
             for n in range(chosen.pairs + 1):

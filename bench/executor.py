@@ -72,19 +72,21 @@ async def _map_row(run: Run, ours: Executor, name: str, f: Function, items: Sequ
     )
 
 
+def time_submits(pool: AnyExecutor, turns: int, count: int) -> float:
+    """Time ``count`` calls that are all submitted before the first is waited for, in seconds."""
+    began = perf_counter()
+    futures = [pool.submit(tasks.submitted, turns) for _ in range(count)]
+    for future in futures:
+        future.result()
+    return perf_counter() - began
+
+
 async def _submit_row(run: Run, ours: Executor, each: float, count: int) -> Row:
     turns = max(1, round(run.work.speed * each))
 
-    def outstanding(pool: AnyExecutor) -> float:
-        began = perf_counter()
-        futures = [pool.submit(tasks.submitted, turns) for _ in range(count)]
-        for future in futures:
-            future.result()
-        return perf_counter() - began
-
     contenders: dict[str, Measure] = {
-        "pool": partial(asyncio.to_thread, outstanding, run.pool),
-        "jetmap": partial(asyncio.to_thread, outstanding, ours),
+        "pool": partial(asyncio.to_thread, time_submits, run.pool, turns, count),
+        "jetmap": partial(asyncio.to_thread, time_submits, ours, turns, count),
     }
     await contenders["jetmap"]()
     samples = await interleaved(run.runs, contenders)

@@ -35,13 +35,17 @@ _chunk = msgspec.msgpack.Decoder(Chunk).decode
 
 @dataclass
 class Work:
-    """The work of the pool's function: ``double``, at a cost. kills: items that kill workers."""
+    """The work of the pool's function: ``double``, at a cost.
+
+    kills: items that kill workers. shortcut: takes each report past the agent, or returns False.
+    """
 
     seconds: Callable[[int], float] = lambda item: 0.001
     kills: Callable[[int], bool] = lambda item: False
     runs: Counter[int] = field(default_factory=Counter)
     batch: int = 0  # Items of one call, if the function takes a list.
     calls: list[list[int]] = field(default_factory=list)  # Those of batches.
+    shortcut: Callable[[Report], bool] | None = None
 
 
 class SimulatedWorker:
@@ -159,6 +163,7 @@ class SimulatedWorker:
         began = loop.time()
         budget = Budget(chunk.budget, chunk.each)
         values: list[int] = []
+        reported = 0
         self.progress.expect(began + budget.until(1), budget.each)
         for offset, item in enumerate(msgspec.msgpack.decode(chunk.items, type=list[int])):
             self.progress.enter(chunk.start + offset, int(loop.time() * 1e9))
@@ -170,8 +175,14 @@ class SimulatedWorker:
                 self._die(Death(11, None, 0))
                 return False
             values.append(2 * item)
+            if self._work.shortcut is not None and len(values) < chunk.count:
+                head = chunk.map, chunk.number, chunk.attempt, chunk.start + reported
+                report = Report(*head, 1, encode(values[reported:]), [], 0.0)
+                if not self._work.shortcut(report):
+                    self._say(frames.PART, encode(report))
+                reported += 1
         self.progress.leave()
-        self._end(chunk, values, loop.time() - began)
+        self._end(chunk, values[reported:], loop.time() - began, reported)
         return True
 
     async def _compute_batch(self, plan: Together, number: int, chunks: list[Chunk]) -> bool:
@@ -215,7 +226,10 @@ class SimulatedWorker:
         start, done = chunk.start + skip, len(values)
         head = (chunk.map, chunk.number, chunk.attempt, start, done)
         report = Report(*head, encode(values), [], seconds, Final(start + done))
-        self._say(frames.LAST, encode(report))
+        if self._work.shortcut is not None and self._work.shortcut(report):
+            self._say(frames.ENDED, b"")
+        else:
+            self._say(frames.LAST, encode(report))
 
 
 class FarConnection(MemoryConnection):

@@ -64,9 +64,10 @@ class FakeWorker:
         else:
             self.on_the_way.append((frames.SKIPPED, b""))
 
-    def finish(self) -> None:
+    def finish(self, *, past: bool = False) -> None:
+        """End the chunk. past: its last report has gone past the agent."""
         self.progress.leave()
-        self.on_the_way.append((frames.LAST, b""))
+        self.on_the_way.append((frames.ENDED if past else frames.LAST, b""))
         self.chunk = None
 
     def die(self, signal: int | None, code: int | None, lost: int) -> None:
@@ -74,7 +75,7 @@ class FakeWorker:
         self.at_death = self.is_in
         for _ in range(min(lost, len(self.on_the_way))):
             kind, _ = self.on_the_way.pop()
-            if kind == frames.LAST and self.at_death[0] is None:
+            if kind in (frames.LAST, frames.ENDED) and self.at_death[0] is None:
                 self.at_death = self.latest, None
         self.close_pipe()
         self.died.set_result(Death(signal, code, 1 << 20))
@@ -202,6 +203,9 @@ class Account:
     ) -> None:
         assert not self.ends[id(held)], "it has ended"
         self.ends[id(held)] += last
+
+    async def on_delivered_past(self, held: HeldChunk) -> None:
+        await self.on_report(held, b"", True)
 
     async def on_rest(self, held: HeldChunk, rest: Rest) -> None:
         assert not self.ends[id(held)], "it has ended"

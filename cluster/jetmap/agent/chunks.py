@@ -314,6 +314,19 @@ class Chunks:
         is_news = head.count or head.errors
         await (held.sink if is_news else self._reports).add(held, report)
 
+    async def on_delivered_past(self, held: HeldChunk) -> None:
+        """Release a chunk that has ended and whose worker has sent the last report itself.
+
+        Earlier reports may have come this way, and still wait for their confirmation.
+        """
+        if held.unwanted:
+            await self.withdrawals.release(held, TERM)
+            return
+        held.finished = True
+        self._released.set()
+        if held.is_done:
+            await self.withdrawals.release(held, ACK)
+
     async def on_rest(self, held: HeldChunk, rest: Rest) -> None:
         """Report that a chunk goes on with the item in progress only; ``rest`` runs elsewhere."""
         await self._reports.add_empty(held, rest.start, rest=rest)

@@ -71,6 +71,7 @@ class ChunkOwner(Protocol):
     async def on_report(
         self, held: HeldChunk, report: bytes, last: bool, values: bytes
     ) -> None: ...
+    async def on_delivered_past(self, held: HeldChunk) -> None: ...
     async def on_rest(self, held: HeldChunk, rest: Rest) -> None: ...
     async def on_chunk_ended(self, held: HeldChunk, crash: Crash | None) -> None: ...
     async def on_batch_lost(self, lost: Lost) -> None: ...
@@ -134,6 +135,7 @@ class Slot:
             frames.UNSHARED: self._on_unshared,
             frames.PART: self._on_part,
             frames.LAST: self._on_result,
+            frames.ENDED: self._on_ended,
             frames.SKIPPED: self._on_skipped,
         }
 
@@ -439,6 +441,21 @@ class Slot:
                 await self._advance()
             finally:
                 await self._report(entry, payload)
+        if self._recycling is not None and self._recycling.has_served(self._ended):
+            await self.recycle()
+
+    async def _on_ended(self, payload: bytes) -> None:
+        """Go on behind a chunk whose last report has gone past this agent."""
+        entry = self._queue.pop()
+        if entry is None:
+            return
+        self._ended += 1
+        self._queue.since = time.monotonic()
+        try:
+            await self._advance()
+        finally:
+            if not entry.revoked:
+                await self._chunks.on_delivered_past(entry.held)
         if self._recycling is not None and self._recycling.has_served(self._ended):
             await self.recycle()
 

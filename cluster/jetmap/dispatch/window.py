@@ -19,6 +19,13 @@ class Window:
         self.size = size
         self.in_flight = 0
         self.is_fresh = True
+        self._is_fixed = False
+
+    def fix(self, cores: int) -> None:
+        """Keep a chunk for each core and one that waits, from now on: the pool has no other
+        dispatcher.
+        """
+        self.size, self.is_fresh, self._is_fixed = 2.0 * cores, False, True
 
     def open(self, cores: int) -> None:
         """Widen the window before the first chunk to one for each core: long items would wait
@@ -32,7 +39,8 @@ class Window:
 
         Results steer too late for them: while all chunks out are long, none comes for minutes.
         """
-        self.size = max(self.size, float(self.in_flight + cores))
+        if not self._is_fixed:
+            self.size = max(self.size, float(self.in_flight + cores))
 
     @property
     def has_room(self) -> bool:
@@ -43,7 +51,8 @@ class Window:
 
     def on_refused(self) -> None:
         """Shrink: the broker has no room even for the chunks that are out."""
-        self.size = max(1.0, min(self.size, float(self.in_flight)) * BACKOFF)
+        if not self._is_fixed:
+            self.size = max(1.0, min(self.size, float(self.in_flight)) * BACKOFF)
 
     def on_ended(self) -> None:
         self.in_flight = max(0, self.in_flight - 1)
@@ -58,6 +67,8 @@ class Window:
             pending: Chunks that waited behind the result's chunk when it was delivered.
             weight: Weight of the maps sent.
         """
+        if self._is_fixed:
+            return
         cores = max(1, cores)
         if pending < LOW * cores:
             # While the window is not full, an empty queue says nothing about it.

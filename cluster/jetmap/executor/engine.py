@@ -36,6 +36,7 @@ from . import remote
 from .blobs import Blobs
 from .calls import CallSource, ItemSource, Pending
 from .link import Link
+from .shortcut import ReportReader
 
 with contextlib.suppress(ImportError):
     import uvloop  # noqa: F401 - As above.
@@ -85,6 +86,7 @@ class Engine:
         self._maps: dict[asyncio.Task[None], CallSource | ItemSource] = {}
         self._session: Session | None = None
         self._link: Link | None = None
+        self._reports: ReportReader | None = None
         self._log_level = ""  # Of the calls; empty: that of the settings.
         self._is_ending = False
         self._idle = asyncio.Event()
@@ -214,8 +216,9 @@ class Engine:
         self._end_if_idle()
         await self._idle.wait()
         self._loop = None
-        if self._link is not None:
+        if self._link is not None and self._reports is not None:
             self._link.close()
+            self._reports.close()
         if self._session is not None:
             await self._session.close()
 
@@ -233,7 +236,11 @@ class Engine:
             settings=kept,
         )
         self._session = await Session.open(settings, share=False, private=spec)
-        self._link = Link(self.blobs)
+        dispatcher = self._session.dispatcher
+        self._reports = ReportReader(dispatcher.take)
+        dispatcher.before_results = self._reports.read
+        dispatcher.scheduler.window.fix(self._workers)
+        self._link = Link(self.blobs, self._reports)
 
     def _on_woken(self) -> None:
         self._is_woken = False

@@ -1,8 +1,8 @@
 """The link between an executor and each of its workers: a Unix socket that passes descriptors.
 
 A worker asks, and the executor answers: with its own stdout and stderr, so that what a call prints
-appears where the caller's output does; with a call's blobs; with a number for a result's blob; and
-with the resource tracker of ``multiprocessing``.
+appears where the caller's output does; with a call's blobs; with a number for a result's blob; with
+the resource tracker of ``multiprocessing``; and with a socket for its reports.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ from jetmap.embedded.locks import remove, runtime_directory, take
 
 from . import blobs
 from .blobs import Blobs
+from .shortcut import ReportReader
 
 _FRAME = struct.Struct(
     "<cQQ"
 )  # Bytes of a frame: its kind, a blob's or a process's number, and a size.
-HELLO, GET, PUT, TRACKER, UNKNOWN = b"H", b"G", b"P", b"T", b"U"
+HELLO, GET, PUT, TRACKER, REPORTS, UNKNOWN = b"H", b"G", b"P", b"T", b"R", b"U"
 
 
 class Link:
@@ -34,8 +35,9 @@ class Link:
         workers: Process ids of the workers that have called.
     """
 
-    def __init__(self, kept: Blobs) -> None:
+    def __init__(self, kept: Blobs, reports: ReportReader) -> None:
         self._kept = kept
+        self._reports = reports
         self._loop = asyncio.get_running_loop()
         self._lock = runtime_directory() / f"executor-{os.getpid()}-{secrets.token_hex(4)}.lock"
         self._lock_fd = take(self._lock)
@@ -83,9 +85,9 @@ class Link:
             elif what == TRACKER:
                 _send(worker, TRACKER, 0, 0, [os.dup(_tracker())])
             else:
-                fd, size = self._shared(number) if what == GET else (-1, 0)
+                fd, size = self._shared(number) if what == GET else (self._reports.connect(), 0)
                 if fd >= 0:
-                    _send(worker, GET, number, size, [fd])
+                    _send(worker, what, number, size, [fd])
                 else:
                     worker.sendall(_FRAME.pack(UNKNOWN, 0, 0))
         except OSError:
@@ -120,6 +122,13 @@ class WorkerLink:
     def tracker(self) -> int:
         """Return a descriptor of the resource tracker of the caller."""
         return self._ask(TRACKER, 0, 0)[2][0]
+
+    def reports(self) -> int | None:
+        """Return a descriptor for reports; None if they can only go to the agent."""
+        try:
+            return self._ask(REPORTS, 0, 0)[2][0]
+        except LookupError:
+            return None
 
     def get(self, number: int) -> memoryview:
         """Map a blob of the executor."""

@@ -24,6 +24,7 @@ from . import nested_pools
 from .link import WorkerLink
 from .packing import pack, unpack
 from .shared_tracker import use_tracker_of
+from .shortcut import ReportSender
 from .worker_globals import initializing
 
 Plain = bool | int | float | bytes | None
@@ -137,6 +138,10 @@ class _Executor:
         if shared.log_level:
             logging.getLogger().setLevel(shared.log_level.upper())
         use_tracker_of(shared.link)
+        if (reports := self.link.reports()) is not None:
+            from jetmap.worker import reporter
+
+            reporter.shortcut = ReportSender(reports).send
         process = multiprocessing.current_process()
         process.authkey = shared.authkey
         process.name = f"ExecutorProcess-{self.pid}"  # "MainProcess" is the caller.

@@ -44,8 +44,9 @@ WARMED = b"W"  # A function's first call here, and the seconds it took.
 # A module's import begins (or, without a name, has ended), and has failed.
 IMPORTING, BROKEN = b"I", b"B"
 BAD = b"!"  # Not sent: something that is not a frame has arrived.
-# Each chunk is answered with any number of PARTs and one LAST, or with SKIPPED.
-PART, LAST, SKIPPED = b"P", b"L", b"K"
+# Each chunk is answered with any number of PARTs and one LAST, or with SKIPPED. ENDED stands for a
+# LAST that the worker has sent to the dispatcher itself.
+PART, LAST, SKIPPED, ENDED = b"P", b"L", b"K", b"N"
 VALUES = b"V"  # Before a PART or LAST whose values are large,
 REGION = b"A"  # or in shared memory.
 UNSHARED = b"U"  # The memory of a JOINED cannot be mapped.

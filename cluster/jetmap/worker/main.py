@@ -28,7 +28,7 @@ from jetmap.wire.messages import (
 from jetmap.wire.protocol import OLDEST_PROTOCOL, PROTOCOL, understands
 from jetmap.wire.worker_start import Joined, Setup, StartFailed, Unshared
 
-from . import forks
+from . import forks, reporter
 from .aftermath import WorkerAftermath
 from .compute import Limits, compute, refuse_chunk
 from .dispositions import Dispositions
@@ -375,6 +375,7 @@ class _Worker:
         """Let go, in a forked child, of everything that belongs to the parent."""
         self._pipe.close()
         self._pipe = self._reporter.pipe = forks.NoPipe()
+        reporter.shortcut = None
         self._progress.leave_to_parent()
         if self._reporter.neighbours is not None:
             self._reporter.neighbours.close()

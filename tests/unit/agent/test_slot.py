@@ -56,8 +56,8 @@ class Serving(RuleBasedStateMachine):
             worker.said_ready = True
             worker.on_the_way.append((frames.READY, encode(Ready([], "d", []))))
 
-    @rule(overdue=st.booleans())
-    def works(self, overdue: bool) -> None:
+    @rule(overdue=st.booleans(), past=st.booleans())
+    def works(self, overdue: bool, past: bool) -> None:
         """One step: to its next chunk, into its item, to its end."""
         for worker in self.living():
             if worker.chunk is None:
@@ -69,7 +69,7 @@ class Serving(RuleBasedStateMachine):
                 if worker.chunk.head.count > 1 and worker.chunk.head.budget:
                     worker.progress.expect(started / 1e9, 0.0)
             else:
-                worker.finish()
+                worker.finish(past=past)
 
     @rule()
     def reports(self) -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypotheses import examples
 from jetmap.dispatch.dispatcher import Dispatcher
 from jetmap.nats.memory import MemoryBroker
+from jetmap.wire.messages import Report
 from jetmap.wire.presence import Presence
 from simulated_pool import SimulatedPool, Work, mapped
 from virtual_time import run
@@ -129,6 +130,44 @@ def test_an_item_that_kills_its_worker_costs_itself(bad: set[int]) -> None:
             values = await mapped(await pool.dispatcher(), ITEMS)
         assert values == [None if item in bad else 2 * item for item in ITEMS]
         assert all(work.runs[item] == 2 for item in bad)
+
+    run(scenario())
+
+
+@given(st.sets(st.sampled_from(ITEMS), max_size=4), st.lists(st.booleans(), max_size=60))
+@example({3}, [])
+@examples(20)
+def test_what_comes_past_the_broker_is_taken_in_before_a_crash_that_it_came_before(
+    bad: set[int], refused: list[bool]
+) -> None:
+    """refused: whether the short way takes each of the first reports."""
+
+    async def scenario() -> None:
+        on_the_way: list[Report] = []
+
+        def arrive() -> None:
+            arrived, on_the_way[:] = on_the_way[:], []
+            dispatcher.take(arrived)
+
+        def shortcut(report: Report) -> bool:
+            if refused and refused.pop():
+                return False
+            on_the_way.append(report)
+            # Long after what the agent says of its worker's death.
+            asyncio.get_running_loop().call_later(0.2, arrive)
+            return True
+
+        work = Work(kills=bad.__contains__, shortcut=shortcut)
+        async with SimulatedPool(work=work) as pool:
+            agent = await pool.agent(2)
+            dispatcher = await pool.dispatcher()
+            dispatcher.before_results = arrive
+            assert await mapped(dispatcher, ITEMS) == [
+                None if item in bad else 2 * item for item in ITEMS
+            ]
+            assert all(work.runs[item] == (2 if item in bad else 1) for item in ITEMS)
+            await asyncio.sleep(5)
+            assert not len(agent._chunks._held), "the agent holds no chunk that has ended"
 
     run(scenario())
 

@@ -145,3 +145,17 @@ def test_a_refusal_shrinks_what_is_out_but_never_to_nothing(out: int, refusals: 
         before = window.size
         window.on_refused()
         assert 1.0 <= window.size <= max(1.0, before * BACKOFF)
+
+
+def test_a_window_of_its_own_stays_as_it_is() -> None:
+    window = Window()
+    window.fix(3)
+    assert not window.is_fresh
+    for _ in range(6):
+        assert window.has_room
+        window.on_sent()
+    for change in (window.on_refused, lambda: window.on_idle(5), lambda: window.steer(9, 3)):
+        change()
+        assert not window.has_room
+    window.on_ended()
+    assert window.has_room

@@ -13,14 +13,20 @@ import pytest
 
 from jetmap.executor.blobs import Blobs
 from jetmap.executor.link import Link, WorkerLink
+from jetmap.executor.shortcut import ReportReader, ReportSender
+from jetmap.wire.messages import Report, encode
 from waiting import wait_until
 
 pytestmark = pytest.mark.anyio
 
 
+def new_link(kept: Blobs, received: list[Report] | None = None) -> Link:
+    return Link(kept, ReportReader((received if received is not None else []).extend))
+
+
 async def linked(use: Callable[[WorkerLink, Blobs], Any], kept: Blobs) -> Any:
     """Run a worker's part in a thread, beside the executor's end."""
-    link = Link(kept)
+    link = new_link(kept)
     try:
         worker = await asyncio.to_thread(WorkerLink, link.path)
         try:
@@ -60,7 +66,7 @@ async def test_a_blob_of_a_call_that_was_given_up() -> None:
 
 
 async def test_workers_are_known_until_they_leave() -> None:
-    link = Link(Blobs())
+    link = new_link(Blobs())
     worker = await asyncio.to_thread(WorkerLink, link.path)
     for fd in await asyncio.to_thread(worker.streams):
         os.close(fd)
@@ -100,3 +106,25 @@ async def test_a_blob_for_which_no_file_can_be_opened() -> None:
         return bytes(worker.get(number))
 
     assert await linked(use, kept) == b"argument" * 100
+
+
+async def test_a_worker_gets_a_short_way_for_its_reports() -> None:
+    received: list[Report] = []
+    report = Report("m", 1, 1, 0, 1, b"\x91\x01", [], 0.0)
+    link = new_link(Blobs(), received)
+    worker = await asyncio.to_thread(WorkerLink, link.path)
+    fd = await asyncio.to_thread(worker.reports)
+    assert fd is not None
+    sender = ReportSender(fd)
+    assert sender.send(encode(report))
+    await wait_until(lambda: received == [report], "the report has come")
+    sender.close()
+    worker.close()
+    link.close()
+
+
+async def test_where_there_is_no_short_way_reports_go_to_the_agent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ReportReader, "connect", lambda self: -1)
+    assert await linked(lambda worker, kept: worker.reports(), Blobs()) is None

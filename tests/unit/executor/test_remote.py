@@ -32,6 +32,9 @@ class FakeLink:
     def streams(self) -> tuple[int, int]:
         return 1, 2
 
+    def reports(self) -> None:
+        return None
+
 
 @pytest.fixture(autouse=True)
 def worker(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:

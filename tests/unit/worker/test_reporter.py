@@ -13,6 +13,7 @@ from jetmap.wire import frames
 from jetmap.wire.messages import SHARE_BYTES, Chunk, Final, Region, Report, ValuesPlace
 from jetmap.wire.scattered import scattered
 from jetmap.wire.worker_start import Setup
+from jetmap.worker import reporter
 from jetmap.worker.neighbours import NeighbourSegments
 from jetmap.worker.reporter import Reporter
 
@@ -139,3 +140,31 @@ def test_scattered_values_are_joined_where_memory_is_not_shared(inbox: str) -> N
         assert neighbours.values == [values] and sent.at == PLACE and not sent.values
     else:
         assert sent.values == bytes(values) and not sent.size
+
+
+@pytest.mark.parametrize("takes", [True, False])
+def test_reports_take_the_short_way_past_the_agent_if_it_is_open(
+    takes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    past: list[bytes] = []
+
+    def shortcut(report: bytes) -> bool:
+        if takes:
+            past.append(report)
+        return takes
+
+    monkeypatch.setattr(reporter, "shortcut", shortcut)
+    bench, large = Bench(), b"v" * (SHARE_BYTES + 1)
+    part, last = (
+        Report("m", 1, 1, start, 1, b"[1]", [], 0.0, final)
+        for start, final in ((0, None), (1, Final(2)))
+    )
+    bench.reporter.emit(part)
+    bench.reporter.emit(Report("m", 1, 1, 1, 1, large, [], 0.0))
+    bench.reporter.emit(last)
+    kinds = [kind for kind, _ in bench.sent]
+    if takes:
+        assert [_report(each) for each in past] == [part, last]
+        assert kinds == [frames.PART, frames.ENDED] and not bench.sent[1][1]
+    else:
+        assert kinds == [frames.PART, frames.PART, frames.LAST]
