@@ -21,6 +21,7 @@ NewLoop = Callable[[], asyncio.AbstractEventLoop]
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 LEAVE_SECONDS = 10.0  # Seconds to close connections after a signal.
 FORCED_SECONDS = 3.0  # Seconds to end after a second signal.
+LEAST_FILES = 16  # Files that a command opens at least, with its event loop.
 
 
 class StopRequested(Exception):  # noqa: N818
@@ -69,6 +70,7 @@ def run(
         patience: Seconds after the first signal until the process ends by force.
     """
     global _watchdog
+    _need_files(work)
     _watchdog = Watchdog(patience)
     try:
         with asyncio.Runner(loop_factory=loop) as runner:
@@ -87,6 +89,8 @@ def run(
 def run_cancellable(work: Coroutine[Any, Any, T], loop: NewLoop | None = None) -> T:
     """Run a command that a signal cancels; it then exits with the code for that."""
 
+    _need_files(work)
+
     async def cancellable() -> T:
         try:
             return await Stop().cancel_on_request(work)
@@ -94,6 +98,23 @@ def run_cancellable(work: Coroutine[Any, Any, T], loop: NewLoop | None = None) -
             raise typer.Exit(Exit.INTERRUPTED) from None
 
     return run(cancellable(), loop)
+
+
+def _need_files(work: Coroutine[Any, Any, Any]) -> None:
+    """Raise OSError, and drop this work, if a command cannot open its files.
+
+    An event loop that cannot begin cannot be closed either.
+    """
+    opened: list[int] = []
+    try:
+        while len(opened) < LEAST_FILES:
+            opened.append(os.open(os.devnull, os.O_RDONLY))
+    except OSError:
+        work.close()
+        raise
+    finally:
+        for number in opened:
+            os.close(number)
 
 
 class Stop:

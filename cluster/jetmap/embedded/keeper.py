@@ -152,8 +152,9 @@ class Keeper:
             error = group.exceptions[0]
             while isinstance(error, ExceptionGroup):
                 error = error.exceptions[0]
-            logger.error("the keeper cannot go on", exc_info=error)
-            await self._fail(f"{type(error).__name__}: {error}{advice_for(error)}")
+            advice = advice_for(error)
+            logger.error("the keeper cannot go on", exc_info=None if advice else error)
+            await self._fail(f"{type(error).__name__}: {error}{advice}")
 
     async def _start_server(self) -> None:
         previous = self._startup.previous

@@ -97,6 +97,32 @@ def test_a_name_that_is_nearly_right(shared_up: Up) -> None:
     assert "did you mean 'double'?" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("files", "function"),
+    [
+        (12, "double"),
+        pytest.param(8, "double", marks=pytest.mark.slow),
+        pytest.param(16, "tasks.py:double", marks=pytest.mark.slow),
+        pytest.param(24, "tasks.py:double", marks=pytest.mark.slow),  # Enough to start a keeper.
+    ],
+)
+def test_a_limit_of_open_files_that_is_too_low(shared_up: Up, files: int, function: str) -> None:
+    house = shared_up.house
+    command = f"ulimit -n {files}; exec {sys.executable} -m jetmap.cli map {function}"
+    done = subprocess.run(
+        ["sh", "-c", command],
+        cwd=house.directory,
+        env=house.environment,
+        input="1\n",
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode != 0 and "raise the limit of open files (ulimit -n)" in done.stderr
+    for noise in ("Traceback", "was never awaited", "a fault in jetmap", "asyncio"):
+        assert noise not in done.stderr
+
+
 def test_parameters_are_looked_at_before_anything_runs(house: House) -> None:
     (house.directory / "more.py").write_text(PARAMETERS)
     done = house.run("map", "more.py:power", input="1\n2\n")

@@ -39,16 +39,25 @@ class Stream:
         self._connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=30)
         self._connection.request("GET", "/ui/events")
         self._answer = self._connection.getresponse()
+        self._is_closing = False
         self._thread = threading.Thread(target=self._read)
         self._thread.start()
 
     def _read(self) -> None:
         name = ""
-        while line := self._answer.fp.readline():
+        while line := self._line():
             if line.startswith(b"event: "):
                 name = line[7:].strip().decode()
             elif line.startswith(b"data: "):
                 self._on_event(name, line[6:])
+
+    def _line(self) -> bytes:
+        try:
+            return self._answer.fp.readline()
+        except ConnectionResetError:
+            if not self._is_closing:  # What still comes when we have hung up is refused.
+                raise
+            return b""
 
     def _on_event(self, name: str, data: bytes) -> None:
         change = json.loads(data)
@@ -58,6 +67,7 @@ class Stream:
             (self.maps.discard if row is None else self.maps.add)(id)
 
     def close(self) -> None:
+        self._is_closing = True
         if (sock := self._connection.sock) is not None:
             sock.shutdown(2)
         self._thread.join(30)

@@ -18,7 +18,7 @@ JOB = "0QK3ZM2T8V0000"
 WIDER = """[...document.querySelectorAll('main > *, .panel *')].filter(e => {
   const { right, width } = e.getBoundingClientRect(), of = e.closest('.panel') ?? document.body
   const most = of.getBoundingClientRect().right + 1
-  return width > 1 && right > most && e.closest('thead, [hidden]') === null
+  return width > 1 && right > most && e.closest('thead, svg, [hidden]') === null
 }).map(e => e.outerHTML.slice(0, 80))"""
 ROWS = "[...document.querySelectorAll('tr[data-id]')].map(row => row.dataset.id)"
 
