@@ -269,9 +269,11 @@ class Call(msgspec.Struct, frozen=True):
             whole = self._encode_apart
         encode = self.item.encode_prepared if prepared and is_checked else whole
         encode = partial(encode, format=self.item_format)
+        scatters = self.open_parts is None and not apart and self.item.keeps_bytes
+        options: dict[str, Any] = {"keep": keep, "max_item": max_item, "scatters": scatters}
         if isinstance(items, AsyncIterable):
-            return AsyncObjects(items, encode, keep=keep, max_item=max_item)
-        return Objects(items, encode, keep=keep, max_item=max_item)
+            return AsyncObjects(items, encode, **options)
+        return Objects(items, encode, **options)
 
     def decode_owned(self, values: memoryview) -> list[Any] | None:
         """Decode values from memory that changes later; None if they have to be copied first."""

@@ -160,7 +160,7 @@ class InlineMap:
                     null = b"[null]" if self._format == "json" else b"\x91\xc0"
                     self._batches.append(Batch(self._taken, 1, null, [piece.error]))
                 else:
-                    await self._compute(piece.count, piece.items)
+                    await self._compute(piece.count, piece.encoded)
                 self._taken += piece.count
         except TimeoutError as error:
             if isinstance(error, MapTimeout) or self._left() is None:

@@ -88,7 +88,7 @@ class EncodedItems:
             return None
         if piece.error is not None:
             raise item_error(piece.error)
-        elements = arrays.split(piece.items, "msgpack")
+        elements = arrays.split(piece.encoded, "msgpack")
         if len(piece.items) > self._max_item:
             self._check(elements)
         self._taken += piece.count

@@ -27,6 +27,7 @@ from msgspec.structs import replace
 
 from jetmap.wire import arrays
 from jetmap.wire.messages import ErrorRecord, Final, Format, Lane, Region
+from jetmap.wire.scattered import Scattered
 from jetmap.wire.timing import SUSPECT_SECONDS
 
 from .outcomes import Batch
@@ -37,7 +38,7 @@ class Piece(msgspec.Struct):
 
     start: int
     count: int
-    items: bytes
+    items: bytes | Scattered
     losses: int = 0  # Agents that have vanished with these items.
     suspect: bool = False  # One item that may have cost agents; goes out alone.
     error: ErrorRecord | None = None  # Why the item, which is then the only one, cannot travel.
@@ -46,6 +47,13 @@ class Piece(msgspec.Struct):
     tries: int = 0  # Earlier calls of the function for these items; all raised.
     apart: bool = False  # It has cost a worker, or may have: its items share no call with others.
     postponed: frozenset[int] = frozenset()  # Items that wait for their next try elsewhere.
+
+    @property
+    def encoded(self) -> bytes:
+        """The items as one encoded array, which is made once."""
+        if type(self.items) is not bytes:
+            self.items = bytes(self.items)
+        return self.items
 
 
 class Parcel(msgspec.Struct):
@@ -131,7 +139,7 @@ class Returned:
                 return piece
             return replace(piece, items=arrays.join(entry.elements[entry.offset :], self._format))
         if not entry.elements:
-            entry.elements = arrays.split(piece.items, self._format)
+            entry.elements = arrays.split(piece.encoded, self._format)
         end = entry.offset + count
         head = arrays.join(entry.elements[entry.offset : end], self._format)
         entry.offset = end

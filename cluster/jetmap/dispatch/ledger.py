@@ -147,7 +147,7 @@ class Ledger:
         }
         indices = [i for i in sorted(waits) if not self._seen.covers(i, i + 1)]
         offsets = [(i - piece.start, i - piece.start + 1) for i in indices]
-        parts = arrays.select(piece.items, offsets, self._format) if offsets else []
+        parts = arrays.select(piece.encoded, offsets, self._format) if offsets else []
         for index, items in zip(indices, parts, strict=True):
             single = Piece(index, 1, items, tries=piece.tries + 1)
             heappush(self._waiting, (now + waits[index], index, single))
@@ -313,7 +313,7 @@ class Ledger:
         if not 0 < keep < piece.count:
             return
         ranges = [(0, keep), (keep, piece.count)]
-        head, rest = arrays.select(piece.items, ranges, self._format)
+        head, rest = arrays.select(piece.encoded, ranges, self._format)
         flight.piece = replace(piece, count=keep, items=head)
         flight.is_late = True
         more = replace(piece, start=start, count=piece.count - keep, items=rest)
@@ -402,7 +402,7 @@ class Ledger:
             waiting.put(replace(piece, apart=is_apart) if is_apart else piece)
             return
         offsets = [(a - piece.start, b - piece.start) for a, b in ranges]
-        parts = arrays.select(piece.items, offsets, self._format) if ranges else []
+        parts = arrays.select(piece.encoded, offsets, self._format) if ranges else []
         for (a, b), items in zip(ranges, parts, strict=True):
             part = replace(piece, start=a, count=b - a, items=items, postponed=frozenset())
             part.apart = piece.apart or alone or a == apart

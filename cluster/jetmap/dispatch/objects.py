@@ -10,6 +10,7 @@ from typing import Any
 
 from jetmap.background import Background
 from jetmap.wire.messages import ErrorRecord
+from jetmap.wire.scattered import Scattered, scattered
 
 from .flight import Piece
 from .sources import fewer
@@ -25,12 +26,21 @@ class Objects:
     Args:
         keep: Keep each item until ``give_back`` asks for it.
         max_item: Bytes of one encoded item. A larger item fails, as does one that has no encoding.
+        scatters: Whether large bytes may be ``Scattered`` instead of encoded.
     """
 
     wake: Callable[[], None] | None = None
     fails_at_once = False  # A loop over the items would have done those before, too.
 
-    def __init__(self, items: Iterable[Any], encode: Encode, *, keep: bool, max_item: int) -> None:
+    def __init__(
+        self,
+        items: Iterable[Any],
+        encode: Encode,
+        *,
+        keep: bool,
+        max_item: int,
+        scatters: bool = False,
+    ) -> None:
         self._items: Iterator[Any] = iter(items)
         # A list is cut, which takes a tenth of the time of an iterator.
         self._list = items if type(items) is list else None
@@ -39,6 +49,7 @@ class Objects:
         self._encode = encode
         self._kept: dict[int, Any] | None = {} if keep else None
         self._max_item = max_item
+        self._scatters = scatters
         self._taken = 0
         self._stride = _STRIDE
         self._length = len(items) if isinstance(items, Sized) else None
@@ -120,7 +131,8 @@ class Objects:
         while True:
             alone = len(objects) == 1
             try:
-                items = self._encode(objects)
+                found = scattered(objects) if self._scatters else None
+                items: bytes | Scattered = found if found is not None else self._encode(objects)
             except Exception as error:
                 if alone:
                     return self._refused(error, f"the item cannot be encoded: {error}")
@@ -158,9 +170,10 @@ class AsyncObjects(Objects):
         *,
         keep: bool,
         max_item: int,
+        scatters: bool = False,
         read_ahead: int = 10_000,
     ) -> None:
-        super().__init__((), encode, keep=keep, max_item=max_item)
+        super().__init__((), encode, keep=keep, max_item=max_item, scatters=scatters)
         self._length = None
         self._ended = False
         self._read_ahead = read_ahead

@@ -165,6 +165,12 @@ class Outbox:
     def _chunk(self, map: OpenMap, flight: Flight) -> Chunk:
         piece, spec = flight.piece, map.spec
         budget = self.cutting.budget(flight.seconds, piece.count, is_sure=map.pace.is_sure)
+        sealer = self._sealer if spec.ref is not None else None
+        at, items = None, piece.items
+        if len(items) > map.large and not flight.is_inline:
+            at = self._place(map, flight)
+        if type(items) is not bytes:
+            items = piece.encoded if at is None or sealer is not None else b""
         chunk = Chunk(
             map=map.id,
             number=flight.number,
@@ -176,7 +182,7 @@ class Outbox:
             inbox=self._inbox,
             timeout=spec.item_timeout,
             budget=budget.seconds,
-            items=piece.items,
+            items=items,
             kwargs=spec.kwargs,
             ref=spec.ref,
             each=budget.each,
@@ -187,15 +193,18 @@ class Outbox:
             traceparent="" if map.span is None else map.span.parent_of(flight.number),
             batch=None if piece.apart else spec.batch,
         )
-        if spec.ref is not None and self._sealer is not None:
-            self._sealer.seal(chunk)  # Its items, too, wherever they are.
-        if (size := len(piece.items)) > map.large and not flight.is_inline:
-            region = flight.region
-            if region is not None and region.size != size:
-                region = None  # It goes out again, and has given back some items meanwhile.
-            if region is not None or size > map.inline:
-                chunk.items, chunk.at = b"", Place(self._inbox, size, region)
+        if sealer is not None:
+            sealer.seal(chunk)  # Its items, too, wherever they are.
+        if at is not None:
+            chunk.items, chunk.at = b"", at
         return chunk
+
+    def _place(self, map: OpenMap, flight: Flight) -> Place | None:
+        """Return where a chunk's large items are; None if they travel with it."""
+        size, region = len(flight.piece.items), flight.region
+        if region is not None and region.size != size:
+            region = None  # It goes out again, and has given back some items meanwhile.
+        return Place(self._inbox, size, region) if region is not None or size > map.inline else None
 
     def on_ack(self, subject: str, answer: bytes) -> Accepted | Refused:
         """Process the broker's ack, or its refusal."""

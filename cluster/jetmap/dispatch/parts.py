@@ -38,7 +38,7 @@ class ServedParts:
     def items(self, request: PartRequest) -> memoryview:
         """Return a part of a chunk's items; empty if it has ended, or has other items by now."""
         for _, flight in self._maps.out([(request.map, request.number)]):
-            items = flight.piece.items
+            items = flight.piece.encoded
             if len(items) == request.size:
                 return memoryview(items)[request.offset : request.offset + request.length]
         return memoryview(b"")

@@ -12,6 +12,7 @@ from jetmap.dispatch.flight import Piece, Quarantine
 from jetmap.dispatch.ledger import VANISHED_LIMIT, Ledger
 from jetmap.wire import arrays
 from jetmap.wire.messages import ErrorRecord, Final, Report
+from jetmap.wire.scattered import LEAST, scattered
 from jetmap.wire.timing import ACK_WAIT, HELD, SUSPECT_SECONDS
 
 quick = examples(100)
@@ -225,3 +226,14 @@ def test_an_item_that_kills_its_agent_does_not_tour_the_hosts(
     assert [record.index for record in lost] == [poison]
     assert ledger.done == count
     assert agents <= max(VANISHED_LIMIT, attempts) + 1
+
+
+def test_scattered_items_that_come_back_are_cut_as_encoded_ones() -> None:
+    values = [b"a" * LEAST, b"b" * LEAST, b"c" * LEAST]
+    items = scattered(values)
+    assert items is not None
+    ledger = Ledger("msgpack", 2)
+    flight = ledger.send(Piece(0, 3, items), "offer", 0.0)
+    ledger.withdraw(flight)
+    pieces = [ledger.next_piece(1), ledger.next_piece(5)]
+    assert [msgspec.msgpack.decode(piece.encoded) for piece in pieces] == [values[:1], values[1:]]

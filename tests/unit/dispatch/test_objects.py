@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from hypotheses import examples
 from jetmap.dispatch.objects import AsyncObjects, Objects
+from jetmap.wire.scattered import LEAST, Scattered
 from waiting import turns, wait_until
 
 quick = examples(100)
@@ -277,3 +279,36 @@ async def test_an_async_iterable_whose_own_work_is_cancelled_ends_with_that() ->
     assert await drain_async(source, 3) == [1]
     assert isinstance(source.error, asyncio.CancelledError)
     await source.aclose()
+
+
+@quick
+@given(
+    st.lists(st.sampled_from([b"", b"x" * LEAST, b"y" * 3 * LEAST, 7]), max_size=40),
+    counts,
+    st.integers(1, 6 * LEAST),
+)
+def test_large_bytes_leave_scattered_as_they_would_encoded(
+    items: list[Any], counts: list[int], max_bytes: int
+) -> None:
+    def pieces(*, scatters: bool) -> list[tuple[int, int, bytes]]:
+        most = 4 * LEAST
+        source = Objects(
+            items, msgspec.msgpack.encode, keep=False, max_item=most, scatters=scatters
+        )
+        found = []
+        for count in itertools.cycle(counts):
+            if (piece := source.take(count, max_bytes)) is None:
+                return found
+            assert len(piece.items) == len(piece.encoded)
+            found.append((piece.start, piece.count, piece.encoded))
+        raise AssertionError
+
+    assert pieces(scatters=True) == pieces(scatters=False)
+
+
+def test_only_large_bytes_are_scattered() -> None:
+    source = Objects(
+        [b"x" * LEAST, b"y"], msgspec.msgpack.encode, keep=False, max_item=9999, scatters=True
+    )
+    kinds = [type(piece.items) for _ in range(2) if (piece := source.take(1, 9999)) is not None]
+    assert kinds == [Scattered, bytes]

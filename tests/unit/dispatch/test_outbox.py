@@ -29,9 +29,11 @@ from jetmap.wire.messages import (
     Confirmation,
     FunctionRef,
     Place,
+    Region,
     Withdraw,
 )
 from jetmap.wire.protocol import PROTOCOL
+from jetmap.wire.scattered import LEAST, scattered
 from jetmap.wire.seals import Sealer, is_sealed, new_key
 from virtual_time import run as in_virtual_time
 
@@ -280,5 +282,44 @@ def test_a_seal_covers_items_that_travel_in_parts(fetched: bytes) -> None:
         # As the worker puts them together.
         chunk.items, chunk.at = b"[" + fetched + b"]", None
         assert is_sealed(chunk, key) == (fetched[:1] == b"1")
+
+    in_virtual_time(scenario())
+
+
+@pytest.mark.parametrize("way", ["inline", "region", "parts", "sealed"])
+def test_scattered_items_are_joined_unless_they_are_in_a_region(way: str) -> None:
+    """A seal is over the items wherever they are, so they are joined for it."""
+
+    async def scenario() -> None:
+        desk, key = Desk(), new_key()
+        await desk.start()
+        outbox, run = desk.outbox, desk.open(1)
+        [(_, flight)] = desk.send()
+        size = 2 * PART_BYTES if way != "inline" else 2 * LEAST
+        values = [b"x" * size, b"y"]
+        items = scattered(values)
+        assert items is not None
+        flight.piece = msgspec.structs.replace(flight.piece, items=items)
+        region = Region(4096, len(items), 1)
+        if way == "sealed":
+            sealer = Sealer(key)
+            outbox = Outbox(
+                desk.connection, desk.settings, Cutting(), "inbox", desk.background, sealer
+            )
+            run.spec = msgspec.structs.replace(run.spec, ref=FunctionRef("module", "f"))
+        if way in ("region", "sealed"):
+            flight.region = region
+        assert await outbox.publish([(run, flight)]) is None
+        await desk.settle()
+        [chunk] = _chunks(desk.sent[-1][1])
+        if way == "inline":
+            assert chunk.items == msgspec.msgpack.encode(values) and chunk.at is None
+            return
+        where = None if way == "parts" else region
+        assert chunk.items == b"" and chunk.at == Place("inbox", len(items), where)
+        assert (flight.piece.items is items) == (way != "sealed"), "only a seal needs them joined"
+        if way == "sealed":
+            chunk.items, chunk.at = msgspec.msgpack.encode(values), None
+            assert is_sealed(chunk, key)
 
     in_virtual_time(scenario())

@@ -14,6 +14,7 @@ from jetmap.dispatch.memory import Memory
 from jetmap.dispatch.open_map import OpenMap
 from jetmap.dispatch.parts import ReportName, ServedParts
 from jetmap.wire.messages import PartRequest, Report
+from jetmap.wire.scattered import LEAST, scattered
 
 
 class Bench(Desk):
@@ -38,6 +39,15 @@ class Bench(Desk):
         items = size or len(self.flight.piece.items)
         request = PartRequest(run.id, self.flight.number, items, offset, length)
         return bytes(self.parts.items(request))
+
+
+def test_scattered_items_are_joined_for_the_first_part() -> None:
+    bench = Bench()
+    items = scattered([b"x" * LEAST, b"y" * LEAST])
+    assert items is not None
+    bench.flight.piece.items = items
+    assert bench.ask(bench.run, 0, 3) + bench.ask(bench.run, 3, 3 * LEAST) == bytes(items)
+    assert type(bench.flight.piece.items) is bytes
 
 
 def test_items_are_given_as_long_as_their_chunk_is_out() -> None:
