@@ -16,12 +16,15 @@ import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
 from house import House, Up
 from hypotheses import use_share
+from imported import reachable
 from jetmap import Cluster
+from jetmap.functions import task as task_module
 from net import Net, reason_to_skip
 from processes import marked, nothing_left
 from servers import CORES, FUNCTIONS, AgentProcess, Site, site
@@ -75,6 +78,21 @@ def unchanged_process() -> Iterator[None]:
     for number, handler in handlers.items():
         if signal.getsignal(number) != handler:
             signal.signal(number, handler)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def its_functions(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Leave only the functions that this process would have if it ran this file alone.
+
+    The workers of an embedded cluster import the modules of all functions that its user has.
+    """
+    every = task_module._names
+    with_it = reachable(sys.modules[__name__], request.module)
+    known = {name: found for name, found in every.items() if found.module in with_it}
+    with patch.object(task_module, "_names", known):
+        yield
+    for name, function in known.items():
+        every.setdefault(name, function)
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import os
+import sys
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -46,7 +47,10 @@ async def test_typed_values(cluster: Cluster) -> None:
     assert nan.total == 1.0
 
 
-async def test_functions_are_imported_at_first_use_pydantic_ones_too(cluster: Cluster) -> None:
+async def test_functions_are_imported_at_first_use_pydantic_ones_too(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "typed_functions", raising=False)  # Of other files.
     from typed_functions import Point, mirrored, root
 
     points = [Point(x=n, name=str(n)) for n in range(20)]
