@@ -1,5 +1,5 @@
 # make demo         a real map over HTTP on this machine, with live progress
-# make test         the tests, six files at once: they wait more than they compute
+# make test         the tests, eight files at once: they wait more than they compute
 # make test-all     the slow ones too, and ten times the examples
 # make test-matrix  the tests on each Python found here, with the oldest and the newest NATS
 # make coverage     the tests with a coverage report (htmlcov/)
@@ -29,7 +29,12 @@ READY := $(VENV)/.ready
 DEV := $(VENV)/.ready-dev
 DOCS := $(VENV)/.ready-docs
 PEERS := .venv-peers
+# Processes that are forked after the collection (decision 0600); macOS does not survive such forks.
+ifeq ($(shell uname),Linux)
+PYTEST := -m pytest --at-once 8
+else
 PYTEST := -m pytest -n 6 --dist loadfile --no-loadscope-reorder
+endif
 
 SECONDS := 600
 SEED :=

@@ -31,6 +31,8 @@ from servers import CORES, FUNCTIONS, AgentProcess, Site, site
 from tools import skip_or_fail
 from waiting import wait_until
 
+pytest_plugins = ["at_once"]
+
 # Where pytest's processes are started without a file, as by xdist, they look like a notebook, and
 # a notebook shares no keeper.
 _main = sys.modules["__main__"]
