@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +27,31 @@ KEEPER = "jetmap.embedded.keeper"
 def marked(mark: str) -> list[psutil.Process]:
     """Living processes, but this one, that were started under this mark."""
     found = []
-    for process in psutil.process_iter():
+    for pid in _with_variable(f"{MARK}={mark}"):
         try:
-            living = process.pid != os.getpid() and process.status() != psutil.STATUS_ZOMBIE
-            if living and process.environ().get(MARK) == mark:
+            process = psutil.Process(pid)
+            if pid != os.getpid() and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
         except psutil.Error:
             continue
     return found
+
+
+def _with_variable(line: str) -> Iterator[int]:
+    """Find the processes that have this variable: on Linux, a tenth of what psutil takes for it."""
+    if not Path("/proc/self/environ").exists():
+        name, _, value = line.partition("=")
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                if process.environ().get(name) == value:
+                    yield process.pid
+        return
+    wanted = line.encode()
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with suppress(OSError):
+                if wanted in (entry / "environ").read_bytes().split(b"\0"):
+                    yield int(entry.name)
 
 
 def described(processes: Iterable[psutil.Process]) -> list[str]:
