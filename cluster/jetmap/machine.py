@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 # The names under which a script's own module is known, here and in a worker.
@@ -65,6 +67,20 @@ def keep_heap() -> None:
     if mallopt is not None:
         for parameter, variable in MALLOC_PARAMETERS.items():
             mallopt(parameter, int(MALLOC_VARIABLES[variable]))
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Import without the garbage collector: it would visit again and again what will stay.
+
+    For processes of ours only. In the end, everything there is counts as what stays.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def one_thread() -> dict[str, str]:

@@ -14,18 +14,23 @@ def main() -> None:
 
 
 def _run() -> None:
-    from . import streams
+    from jetmap.machine import uncollected
 
-    streams.prepare()
-    import typer
+    with uncollected():
+        from . import streams
 
-    from .app import build
-    from .exits import exits
+        streams.prepare()
+        import typer
+
+        from .app import build
+        from .exits import exits
 
     try:
         with exits():
             try:
-                build(sys.argv[1:])()
+                with uncollected():
+                    command = build(sys.argv[1:])
+                command()
             finally:
                 sys.stdout.flush()
     except typer.Exit as end:

@@ -13,7 +13,7 @@ import typer
 
 from jetmap.background import beside
 from jetmap.errors import ConfigurationError
-from jetmap.machine import keep_heap
+from jetmap.machine import keep_heap, uncollected
 from jetmap.settings import Settings
 
 from .children import inherited_socket
@@ -65,9 +65,10 @@ async def serve(settings: Settings, sock: socket.socket, announce: str) -> int:
     Args:
         announce: Path of the address to print; empty: none.
     """
-    from jetmap_api import create_app
-    from jetmap_api.server import GatewayServer
-    from jetmap_api.server.guard import raise_descriptor_limit
+    with uncollected():
+        from jetmap_api import create_app
+        from jetmap_api.server import GatewayServer
+        from jetmap_api.server.guard import raise_descriptor_limit
 
     raise_descriptor_limit()
     if any(variable.startswith("OTEL_") for variable in os.environ):

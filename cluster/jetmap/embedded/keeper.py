@@ -16,6 +16,7 @@ sockets close, and one of them starts the next keeper with the same port and pas
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import secrets
@@ -186,6 +187,8 @@ class Keeper:
 
     async def _start_agent(self) -> None:
         await self._imported
+        gc.freeze()
+        gc.enable()
         from jetmap.nats.connection import Auth, Connection
 
         address = self._notice.address

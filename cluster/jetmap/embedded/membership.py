@@ -44,7 +44,8 @@ import os
 if os.fork():
     os._exit(0)
 {own_first("", "[]")}
-import json
+import gc, json
+gc.disable()  # Until the agent is imported: what is imported stays.
 start = json.load(sys.stdin)
 sys.path += start["sys_path"]
 from jetmap.embedded.keeper import main

@@ -23,7 +23,7 @@ from jetmap.errors import BrokerUnreachable
 from waiting import wait_until_sync
 
 STAND_IN = """
-import asyncio, pathlib, subprocess, sys
+import asyncio, gc, pathlib, subprocess, sys
 
 class Agent:
     def __init__(self, connection, order):
@@ -49,6 +49,7 @@ class Starting(Agent):
         pass
 
 def make(connection, order):
+    assert gc.isenabled()  # It rests while the keeper starts.
     return Agent(connection, order)
 
 def starting(connection, order):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import sys
+from collections.abc import Callable
 
 import pytest
 
@@ -32,3 +34,19 @@ def test_main_exits_with_the_commands_code(
     with pytest.raises(SystemExit) as end:
         cli.main()
     assert (end.value.code or 0) == code
+
+
+def test_only_commands_run_with_the_garbage_collector(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+
+    def note() -> None:
+        found.append(gc.isenabled())
+
+    def build(arguments: list[str]) -> Callable[[], None]:
+        note()
+        return note
+
+    monkeypatch.setattr(streams, "prepare", note)
+    monkeypatch.setattr("jetmap.cli.app.build", build)
+    cli.main()
+    assert found == [False, False, True]
