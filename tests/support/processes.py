@@ -112,7 +112,7 @@ def alive(pid: int) -> bool:
 
 
 def run_python(
-    code: str, *, cwd: Path, timeout: float = 40, stdin: str | None = None, file: bool = True
+    code: str, *, cwd: Path, timeout: float = 120, stdin: str | None = None, file: bool = True
 ) -> subprocess.CompletedProcess[str]:
     """Run a program to its end, as a script or (file=False) with ``python -c``."""
     if file:
