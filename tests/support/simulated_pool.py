@@ -282,16 +282,25 @@ class SimulatedPool:
             await connection.close()
 
     async def agent(
-        self, cores: int = 1, host: str = "host", *, round_trip: float = 0.0, shards: int = 0
+        self,
+        cores: int = 1,
+        host: str = "host",
+        *,
+        round_trip: float = 0.0,
+        shards: int = 0,
+        ahead: bool = False,
     ) -> Agent:
         """Start an agent whose workers are simulated.
 
         Args:
             round_trip: Seconds from it to the broker and back.
             shards: Shards that the pool is to have; 0: those that it has.
+            ahead: Whether the next chunk of each core waits with it.
         """
         settings = Settings(version="1", work_shards=shards)
-        options = AgentOptions(settings, worker_setup(settings), (), "", cores=cores, host=host)
+        options = AgentOptions(
+            settings, worker_setup(settings), (), "", cores=cores, host=host, ahead=ahead
+        )
         start = SimulatedWorker.starter(self.work)
         if round_trip:
             connection: MemoryConnection = FarConnection(self.broker, "agent", round_trip)

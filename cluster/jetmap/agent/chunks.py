@@ -101,7 +101,7 @@ class Chunks:
         self.withdrawals = withdrawals = Withdrawals(
             *(held, slots, self._claims, parts, gathering, self._send, grace, self._released)
         )
-        self.prefetch: Prefetch[Slot, list[HeldChunk]] = Prefetch()
+        self.prefetch: Prefetch[Slot, list[HeldChunk]] = Prefetch(is_standing=options.ahead)
         self.prefetching = Prefetching(self.prefetch, connection, intake, background, withdrawals)
         self._fetching = Fetching(parts, self._constants, neighbours, withdrawals)
         self._values = LargeValues(
@@ -237,7 +237,9 @@ class Chunks:
                 return
             if not self._batching.is_used or self._batching.leaves_a_core:
                 slot.assign(fresh)
-                if self.prefetch.round_trip:
+                if self.prefetch.is_standing:
+                    await self.prefetching.pull_at_once(slot)
+                elif self.prefetch.round_trip:
                     self.prefetching.on_assigned(slot, fresh)
                 return
             await self._batching.make_way()

@@ -3,7 +3,8 @@
 Far from the broker, an idle core waits a whole round trip for its next chunk. So a core whose chunk
 is about to end asks ahead. A chunk that comes too early waits for the first core of
 this agent that comes free, for two round trips at most; then it is handed back, because a core
-elsewhere may idle.
+elsewhere may idle. Where no cores are elsewhere, each core asks ahead as soon as it computes, and
+what has come waits for as long as it takes.
 """
 
 from __future__ import annotations
@@ -26,12 +27,16 @@ W = TypeVar("W")  # Chunks that came for a core that computes.
 class Prefetch(Generic[S, W]):
     """The cores that ask ahead, and the chunks that came too early.
 
+    Args:
+        is_standing: Whether each core that computes asks: the pool has no other agent.
+
     Attributes:
         round_trip: Seconds to the broker and back; 0 while it is near, where nobody asks ahead.
         ahead: Cores that have asked, and compute.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_standing: bool = False) -> None:
+        self.is_standing = is_standing
         self.round_trip = 0.0
         self._samples: deque[float] = deque(maxlen=SAMPLES)
         self._each: dict[str, float] = {}
@@ -76,9 +81,9 @@ class Prefetch(Generic[S, W]):
         """Return whether a busy core has asked, so that a chunk may wait for it."""
         return len(self.ahead) > len(self._waiting)
 
-    def wait(self, chunks: W) -> None:
-        """Keep chunks that came before a core is free."""
-        self._waiting.append(chunks)
+    def wait(self, chunks: W, *, first: bool = False) -> None:
+        """Keep chunks that came before a core is free. first: they go before all that wait."""
+        self._waiting.insert(0 if first else len(self._waiting), chunks)
 
     def on_freed(self, core: S) -> tuple[W | None, bool]:
         """Return the chunks that wait for a core that has come free, and whether to pull.

@@ -333,6 +333,7 @@ def _make_agent(connection: Connection, start: KeeperStart) -> AgentLike:
         cwd=start.cwd,
         cores=spec.cores,
         pinned=spec.pinned,
+        ahead=spec.ahead,
         embedded=True,
     )
     agent = Agent(connection, options)

@@ -14,7 +14,8 @@ class KeeperSpec(msgspec.Struct, frozen=True):
 
     tasks: ``TASKS`` arguments. modules: dotted names to import as well. main: the path of a
     script whose functions live in ``__main__``. pinned: whether each worker keeps to one core.
-    settings: by the names in ``Settings``.
+    ahead: whether the next chunk of each core waits at the agent, because one process alone sends
+    them. settings: by the names in ``Settings``.
     """
 
     tasks: list[str] = []
@@ -23,6 +24,7 @@ class KeeperSpec(msgspec.Struct, frozen=True):
     pool: str = "default"
     cores: str | int | None = None
     pinned: bool = True
+    ahead: bool = False
     share: bool = True
     settings: dict[str, Any] = {}
 

@@ -232,6 +232,7 @@ class Engine:
             pool=settings.broker.pool,
             cores=self._workers,
             pinned=self._pinned,
+            ahead=True,
             share=False,
             settings=kept,
         )

@@ -106,3 +106,17 @@ def test_an_agent_that_takes_no_more_keeps_nothing() -> None:
     assert prefetch.ask(1) and not prefetch.ask(1)
     prefetch.wait("chunk")
     assert prefetch.clear() == ["chunk"] and not prefetch.ahead
+
+
+def test_what_is_to_go_first_does() -> None:
+    prefetch: Prefetch[int, str] = Prefetch(is_standing=True)
+    for core in range(3):
+        assert prefetch.ask(core) and not prefetch.ask(core)
+    prefetch.wait("a")
+    prefetch.wait("b")
+    prefetch.wait("short", first=True)
+    assert [prefetch.on_freed(core) for core in range(3)] == [
+        ("short", False),
+        ("a", False),
+        ("b", False),
+    ]

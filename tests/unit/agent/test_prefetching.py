@@ -120,3 +120,45 @@ def test_a_worker_that_dies_leaves_the_chunk_that_waited_for_it() -> None:
             assert waiting(agent) == 0
 
     run(scenario())
+
+
+def test_the_only_agent_of_a_pool_has_the_next_chunk_of_each_core_with_it() -> None:
+    async def scenario() -> None:
+        items = list(range(300))
+        async with SimulatedPool() as pool:
+            pool.work.seconds = lambda item: 0.3 if item % 50 == 0 else 0.01
+            agent = await pool.agent(2, ahead=True)
+            dispatcher = await pool.dispatcher()
+            dispatcher.scheduler.window.fix(2)
+            running = asyncio.ensure_future(mapped(dispatcher, items))
+            await wait_until(lambda: waiting(agent) == 2, "each core's next chunk is here")
+            assert all(not slot.is_idle for slot in agent._slots)
+            await asyncio.sleep(0.2)
+            assert waiting(agent) == 2, "a pool with one agent has nobody to hand them back to"
+            (doomed, *_) = agent._slots
+            assert doomed._worker is not None
+            doomed._worker.kill()
+            assert await running == [2 * item for item in items]
+            assert not waiting(agent)
+            await asyncio.sleep(5)
+            assert not len(agent._chunks._held)
+
+    run(scenario())
+
+
+def test_short_maps_go_before_what_waits_at_the_only_agent() -> None:
+    async def scenario() -> None:
+        async with SimulatedPool() as pool:
+            pool.work.seconds = lambda item: 0.001 if item >= 1000 else 0.01
+            await pool.agent(1, ahead=True)
+            dispatcher = await pool.dispatcher()
+            dispatcher.scheduler.window.fix(1)
+            await mapped(dispatcher, [1000])
+            running = asyncio.ensure_future(mapped(dispatcher, list(range(300))))
+            await wait_until(lambda: pool.work.runs[30] > 0, "the long map is on its way")
+            assert await mapped(dispatcher, [1001]) == [2002]
+            # It waited for the chunks in progress and ahead, not for the long map.
+            assert sum(pool.work.runs[item] for item in range(300)) < 100
+            assert await running == [2 * item for item in range(300)]
+
+    run(scenario())
