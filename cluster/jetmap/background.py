@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
-from collections.abc import AsyncIterator, Awaitable, Coroutine
+import types
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
@@ -73,3 +75,31 @@ class Background:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("%s: %r failed", self._owner, task.get_name(), exc_info=error)
+
+
+def started(coroutine: Coroutine[Any, Any, None]) -> Awaitable[None] | None:
+    """Run a coroutine until it ends, or waits; return the rest of it for a task, or None."""
+    try:
+        waits_for = coroutine.send(None)
+    except StopIteration:
+        return None
+    return _rest(coroutine, waits_for)
+
+
+@types.coroutine
+def _rest(coroutine: Coroutine[Any, Any, None], waits_for: Any) -> Generator[Any, Any, None]:
+    """Go on with a coroutine that waits for a future, as ``await`` does."""
+    while True:
+        try:
+            arrived = yield waits_for
+        except GeneratorExit:
+            coroutine.close()
+            raise
+        except BaseException as error:
+            step: Callable[[], Any] = functools.partial(coroutine.throw, error)
+        else:
+            step = functools.partial(coroutine.send, arrived)
+        try:
+            waits_for = step()
+        except StopIteration:
+            return

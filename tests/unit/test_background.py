@@ -7,7 +7,7 @@ import logging
 
 import pytest
 
-from jetmap.background import Background, beside
+from jetmap.background import Background, beside, started
 
 pytestmark = pytest.mark.anyio
 
@@ -87,3 +87,20 @@ async def test_work_beside_a_block_ends_with_it() -> None:
             await asyncio.sleep(0)
             raise LookupError
     assert ended == ["wait", "wait"]
+
+
+async def test_a_coroutine_that_waits_for_nothing_needs_no_task() -> None:
+    done: list[str] = []
+
+    async def work(gate: asyncio.Event | None) -> None:
+        if gate is not None:
+            await gate.wait()
+        done.append("done")
+
+    assert started(work(None)) is None and done == ["done"]
+    gate = asyncio.Event()
+    rest = started(work(gate))
+    assert rest is not None and done == ["done"]
+    gate.set()
+    await rest
+    assert done == ["done", "done"]

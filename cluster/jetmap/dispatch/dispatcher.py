@@ -367,7 +367,11 @@ class Dispatcher:
         for report in reports:
             self._maps.accept(report, -1, now)
         if any(report.final is not None for report in reports):
-            self._sender.pump_soon()
+            self._sender.pump_now()
+
+    def send(self) -> None:
+        """Send what may be sent now, in this turn of the event loop."""
+        self._sender.pump_now()
 
     def _complete(self, agent: str, report: Report) -> bool:
         """Put large values into their report; return whether it is to be taken in."""

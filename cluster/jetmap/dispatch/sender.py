@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable
 
-from jetmap.background import Background
+from jetmap.background import Background, started
 from jetmap.nats.broker import Message
 from jetmap.wire.messages import ChunkKey
 from jetmap.wire.protocol import PARTS_PROTOCOL
@@ -58,6 +59,14 @@ class Sender:
         if not self._scheduled:
             self._scheduled = True
             self._background.spawn(self._pump_later(), "send")
+
+    def pump_now(self) -> None:
+        """Send what may be sent, at once; what has to wait for something goes on in a task."""
+        if (rest := started(self.pump())) is not None:
+            self._background.spawn(self._go_on(rest), "send")
+
+    async def _go_on(self, rest: Awaitable[None]) -> None:
+        await rest
 
     async def _pump_later(self) -> None:
         self._scheduled = False

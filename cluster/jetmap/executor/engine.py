@@ -251,8 +251,9 @@ class Engine:
             except queue.Empty:
                 break
             step()
-        if self._calls is not None and self._calls.wake is not None:
-            self._calls.wake()
+        # Its map is open: what was added is sent in this turn, because one call may wait for it.
+        if self._session is not None and self._calls is not None and self._calls.wake is not None:
+            self._session.dispatcher.send()
 
     def _open(self, source: CallSource | ItemSource) -> None:
         task = asyncio.get_running_loop().create_task(self._read(source))

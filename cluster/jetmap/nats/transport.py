@@ -7,15 +7,15 @@ handled where they are read, without waking a task: see decisions 0213 and 0310.
 from __future__ import annotations
 
 import asyncio
-import functools
 import ssl
-import types
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol, cast
 from urllib.parse import ParseResult
 
 import nats.errors
 from nats.aio.transport import Transport
+
+from jetmap.background import started
 
 from .broker import Skip
 from .inbound import Inbound
@@ -36,34 +36,6 @@ class MessageHandler(Protocol):
     async def _process_msg(
         self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes
     ) -> None: ...
-
-
-def started(coroutine: Coroutine[Any, Any, None]) -> Awaitable[None] | None:
-    """Run a coroutine until it ends, or waits; return the rest of it for a task, or None."""
-    try:
-        waits_for = coroutine.send(None)
-    except StopIteration:
-        return None
-    return _rest(coroutine, waits_for)
-
-
-@types.coroutine
-def _rest(coroutine: Coroutine[Any, Any, None], waits_for: Any) -> Generator[Any, Any, None]:
-    """Go on with a coroutine that waits for a future, as ``await`` does."""
-    while True:
-        try:
-            arrived = yield waits_for
-        except GeneratorExit:
-            coroutine.close()
-            raise
-        except BaseException as error:
-            step: Callable[[], Any] = functools.partial(coroutine.throw, error)
-        else:
-            step = functools.partial(coroutine.send, arrived)
-        try:
-            waits_for = step()
-        except StopIteration:
-            return
 
 
 class Socket(asyncio.BufferedProtocol):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from typing import Any
 
 import msgspec
 import pytest
@@ -90,6 +91,30 @@ def test_the_only_small_map_is_sent_at_once_and_several_share_a_message() -> Non
         await desk.settle()
         assert [len(chunks) for chunks in desk.messages] == [1, 3]
         assert all(run.ledger.flights for run in others)
+
+    in_virtual_time(scenario())
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_what_can_be_sent_at_once_is_sent_in_this_turn(
+    waits: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        desk = Desk()
+        await desk.start()
+        if waits:
+            publish = desk.connection.publish
+
+            async def publish_later(*message: Any) -> None:
+                await asyncio.sleep(0.1)
+                await publish(*message)
+
+            monkeypatch.setattr(desk.connection, "publish", publish_later)
+        run = desk.open(1)
+        desk.sender.pump_now()
+        assert len(run.ledger.flights) == 1 and bool(len(desk.background)) == waits
+        await desk.settle(1.0)
+        assert [len(chunks) for chunks in desk.messages] == [1]
 
     in_virtual_time(scenario())
 
