@@ -40,7 +40,7 @@ def test_demo_runs_whole_and_leaves_nothing(
     assert not (house.directory / "state").exists()
     said = capsys.readouterr().out
     assert re.search(r"workers on 2 cores: ready in \d+\.\d s", said)
-    assert re.search(r"dashboard: http://127.0.0.1:\d+/ui, its token: \S+", said)
+    assert re.search(r"dashboard: http://127.0.0.1:\d+/ui\ntoken: +\S+", said)
     assert "the largest found is 100,039,000," in said
     for title in ("source metrics", "prime search"):
         assert re.search(rf"{title} +\d+\.\d\d s +\d+\.\d\d s +\d+\.\d\d +\d+%", said), said
@@ -63,7 +63,7 @@ def test_demo_stays_with_maps_and_jobs_also_when_somebody_cancels_them(
         await asyncio.wait([staying, told], return_when=asyncio.FIRST_COMPLETED)
         assert not staying.done(), staying.result()
         said += capsys.readouterr().out
-        url, token = re.findall(r"dashboard: (http://\S+)/ui, its token: (\S+)", said)[0]
+        url, token = re.findall(r"dashboard: (http://\S+)/ui\ntoken: +(\S+)", said)[0]
         headers = {"authorization": f"Bearer {token}"}
         async with httpx.AsyncClient(base_url=url, headers=headers, timeout=30) as client:
 

@@ -97,7 +97,7 @@ def demo(
     """Run real maps over HTTP on this machine, with live progress.
 
     Starts a NATS server, a worker per core and a gateway on free ports, and prints the address of
-    its dashboard. Measures every Python file of this installation and searches for primes, showing
+    its dashboard. Measures the Python files of this installation and searches for primes, showing
     results as they arrive; then does the same on one core to compare. Takes about a minute and
     leaves nothing behind; with --stay, its work goes on until Ctrl-C.
     """
@@ -162,7 +162,7 @@ async def _work(
             cores = sum(agent["cores"] for agent in await in_thread(gateway.workers))
             console.print(f"NATS, a gateway and workers on {cores} cores: ready in {took:.1f} s")
             token = settings.gateway.read_token()
-            console.print(f"dashboard: {installation.url}/ui, its token: {token}\n")
+            console.print(f"dashboard: {installation.url}/ui\ntoken:     {token}\n")
             console.print("looking for the Python files of this installation …", style="dim")
             for work in (await in_thread(source_metrics), prime_search(cores)):
                 run = await in_thread(partial(_map, gateway, work, console))

@@ -6,11 +6,14 @@ import sysconfig
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 SERIAL_SECONDS = 20.0  # Seconds of work on one core beyond which a sample is measured.
 PRIMES_PER_CORE = 500
 FIRST_NUMBER = 10**11
+MOST_FILES = 5_000  # Files that are measured; of more, as many that lie evenly among them.
 
 
 @dataclass(frozen=True)
@@ -56,12 +59,12 @@ def choose_sample(work: Work, parallel_seconds: float, cores: int) -> Sample:
 
 
 def source_metrics() -> Work:
-    """Return the measuring of every ``.py`` file of this Python installation."""
+    """Return the measuring of the ``.py`` files of this Python installation."""
     paths = sysconfig.get_paths()
     found: set[Path] = set()
     for directory in {paths["stdlib"], paths["purelib"], paths["platlib"]}:
         found |= {path for path in Path(directory).rglob("*.py") if _is_ours(path, paths)}
-    files = sorted(str(path) for path in found)
+    files = evenly(sorted(str(path) for path in found), MOST_FILES)
     # Read once, so that neither side pays for a cold disk.
     sizes = [len(Path(path).read_bytes()) for path in files]
     return Work(
@@ -70,8 +73,18 @@ def source_metrics() -> Work:
         files,
         sizes,
         _most_branching,
-        f"{len(files):,} files, {sum(sizes) / 1e6:.0f} MB",
+        f"{_count(len(files), len(found))} files, {sum(sizes) / 1e6:.0f} MB",
     )
+
+
+def evenly(values: Sequence[T], most: int) -> list[T]:
+    """Return at most this many of the values, evenly spaced among them."""
+    count = min(most, len(values))
+    return [values[number * len(values) // count] for number in range(count)]
+
+
+def _count(chosen: int, found: int) -> str:
+    return f"{chosen:,}" if chosen == found else f"{chosen:,} of {found:,}"
 
 
 def prime_search(cores: int) -> Work:
@@ -103,7 +116,9 @@ def _most_branching(values: Sequence[Any], failed: int) -> list[str]:
     said = [f"{lines:,} lines, {functions:,} functions"]
     if best is not None:
         said.append(f"the most branching is {best['name']}() with {best['complexity']} paths")
-    if failed:
+    if failed == 1:
+        said.append("1 file does not parse: that item failed, the others did not")
+    elif failed:
         said.append(f"{failed} files do not parse: those items failed, the others did not")
     return said
 

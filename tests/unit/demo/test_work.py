@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from jetmap.demo.work import choose_sample, prime_search, source_metrics
+from jetmap.demo.work import choose_sample, evenly, prime_search, source_metrics
 
 
 def test_a_sample_stands_for_the_whole() -> None:
@@ -50,7 +51,18 @@ def test_the_files_of_this_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     best = {"lines": 10, "functions": 2, "classes": 1, "complexity": 7, "name": "f"}
     said = work.summarize([best, None], 1)
     assert said[0] == "10 lines, 2 functions"
-    assert "f() with 7 paths" in said[1] and "1 files do not parse" in said[2]
+    assert "f() with 7 paths" in said[1] and "1 file does not parse" in said[2]
+    monkeypatch.setattr("jetmap.demo.work.MOST_FILES", 2)
+    few = source_metrics()
+    assert few.items == [work.items[0], work.items[1]] and few.what.startswith("2 of 3 files")
+
+
+@pytest.mark.parametrize("count", [0, 1, 5, 9, 10, 11, 99])
+def test_chosen_values_lie_evenly_among_all(count: int) -> None:
+    chosen = evenly(range(count), 10)
+    assert len(chosen) == min(count, 10) and chosen == sorted(set(chosen))
+    gaps = {later - earlier for earlier, later in pairwise(chosen)}
+    assert max(gaps, default=0) - min(gaps, default=0) <= 1
 
 
 def test_the_largest_prime_is_named() -> None:
