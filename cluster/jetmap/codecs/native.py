@@ -19,6 +19,7 @@ from .untyped import (
     SCALARS,
     Tagger,
     is_plain,
+    is_plain_value,
     is_untyped,
     tag_walked,
     tagger_for,
@@ -244,7 +245,7 @@ class NativeCodec:
         return encode_tagged(self._tag(value))
 
     def is_quick(self, value: Any) -> bool:
-        return not self.runs_code or is_plain([value])
+        return not self.runs_code or is_plain_value(value)
 
     def schema(self) -> dict[str, Any]:
         if is_untyped(self._type):

@@ -20,6 +20,8 @@ _PLAIN = SCALARS | {list, dict}
 _WIDEST = 1_000_000
 # Levels that are checked as a whole; deeper values are walked.
 _DEEPEST = 16
+# Parts, and levels, of a value that is walked because that is quicker.
+_SMALL = 4
 
 Tagger = Callable[[Any], Any]
 _LISTS = (inspect.ListType, inspect.SetType, inspect.FrozenSetType, inspect.VarTupleType)
@@ -82,6 +84,30 @@ def _is_open(info: Any, seen: set[int]) -> bool:
     return _is_any(info) or any(
         _is_open(getattr(info, field), seen) for field in info.__struct_fields__
     )
+
+
+def is_plain_value(value: Any, levels: int = _SMALL) -> bool:
+    """Return whether MessagePack keeps the types of everything in a value, as ``is_plain`` does.
+
+    Quicker for small values; whatever is wide or deep goes to ``is_plain``.
+    """
+    kind = type(value)
+    if kind is dict:
+        if not SCALARS.issuperset(map(type, value)):
+            return False
+        parts = value.values()
+    elif kind is list:
+        parts = value
+    else:
+        return kind in SCALARS
+    if SCALARS.issuperset(map(type, parts)):
+        return True
+    if not levels or len(value) > _SMALL:
+        return is_plain([value])
+    for part in parts:
+        if type(part) not in SCALARS and not is_plain_value(part, levels - 1):
+            return False
+    return True
 
 
 def is_plain(values: list[Any]) -> bool:

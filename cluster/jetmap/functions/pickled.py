@@ -20,7 +20,7 @@ from msgspec.msgpack import Ext
 
 from jetmap.codecs import Codec, Tags, codec_for, kwargs_codec
 from jetmap.codecs.late import Delayed, delayed
-from jetmap.codecs.untyped import SCALARS, Tagger, is_plain, is_untyped, walk
+from jetmap.codecs.untyped import SCALARS, Tagger, is_plain_value, is_untyped, walk
 from jetmap.wire import runs
 from jetmap.wire.arrays import array_header
 
@@ -126,7 +126,7 @@ class PickledCodec:
         return self._alone(value)
 
     def is_quick(self, value: Any) -> bool:
-        return is_plain([value])
+        return is_plain_value(value)
 
     def schema(self) -> dict[str, Any]:
         return {}
@@ -234,7 +234,7 @@ class PartlyPickledCodec:
         return self._codec.encode(value, _without_runs(format))
 
     def is_quick(self, value: Any) -> bool:
-        return self._codec.is_quick(value) and (not self.is_open or is_plain([value]))
+        return self._codec.is_quick(value) and (not self.is_open or is_plain_value(value))
 
     def schema(self) -> dict[str, Any]:
         return self._codec.schema()

@@ -13,6 +13,7 @@ from typing import Any
 
 from jetmap.codecs import Codec
 from jetmap.codecs.late import Delayed
+from jetmap.codecs.untyped import SCALARS
 from jetmap.functions.task import Function
 from jetmap.wire.messages import Chunk, ErrorRecord, Format, Report
 from jetmap.wire.scattered import Scattered
@@ -66,18 +67,23 @@ def begin_in_time(
     """Begin a chunk whose items have a timeout; return its part, and what ``prepare`` returns."""
     part = TimedPart(chunk, function, emit, limits)
     plain, items = prepare_in_time(chunk, function, part, progress, state, decoded)
-    encodes = _runs_code(lambda: function.value)
-    if not encodes and not _runs_code(lambda: function.item):
+    encodes = chunk.values and _runs_code(lambda: function.value)
+    has_late = Delayed in set(map(type, items))
+    if not encodes and not has_late:
         return part, plain, items
+    early = part.early
 
     def call(item: Any) -> Any:
+        value = plain(item)
+        return value if type(value) in SCALARS else early(value)
+
+    def call_late(item: Any) -> Any:
         item = loaded(item)
         if type(item) is Undecodable:
             return part.refuse(item)
-        value = plain(item)
-        return part.early(value) if encodes else value
+        return call(item) if encodes else plain(item)
 
-    return part, call, items
+    return part, call_late if has_late else call, items
 
 
 def prepare_in_time(

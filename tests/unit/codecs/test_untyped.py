@@ -6,9 +6,12 @@ from dataclasses import dataclass
 from typing import Any, TypedDict
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from hypotheses import examples
 from jetmap.codecs.native import encode_other
-from jetmap.codecs.untyped import is_plain, is_untyped, tag_walked, tagger_for
+from jetmap.codecs.untyped import is_plain, is_plain_value, is_untyped, tag_walked, tagger_for
 from jetmap.codecs.walk import Ext
 
 
@@ -59,10 +62,27 @@ def test_values_that_messagepack_keeps(value: list[Any], plain: bool) -> None:
     assert is_plain(value) is plain
 
 
+leaves = st.none() | st.integers() | st.text(max_size=3) | st.just((1,)) | st.just({2})
+parts = st.recursive(
+    leaves,
+    lambda part: (
+        st.lists(part, max_size=6)
+        | st.dictionaries(st.integers() | st.just((1,)), part, max_size=6)
+    ),
+    max_leaves=30,
+)
+
+
+@examples(200)
+@given(parts)
+def test_one_value_is_plain_as_a_list_of_it_is(value: Any) -> None:
+    assert is_plain_value(value) == is_plain([value])
+
+
 def test_values_that_contain_themselves_are_not_plain() -> None:
     loop: list[Any] = []
     loop.append(loop)
-    assert not is_plain(loop)
+    assert not is_plain(loop) and not is_plain_value(loop)
 
 
 async def awaited_by_nobody() -> None: ...
