@@ -72,7 +72,7 @@ def read_scope(parser: Any, url: bytes, headers: list[Header], root_path: str) -
         raise connect()
     if version not in ("1.1", "1.0"):
         raise other_version()
-    if [name for name, _ in headers].count(b"host") > 1:
+    if len(dict(headers)) < len(headers) and [name for name, _ in headers].count(b"host") > 1:
         raise two_hosts()
     # The address of ``OPTIONS *`` has no parts.
     parts = None if url == b"*" else httptools.parse_url(url)

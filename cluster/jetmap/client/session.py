@@ -187,8 +187,8 @@ class Session:
             return await self._up.reference(function, self)
         if function is not None and self._membership is None:
             await self.dispatcher.agents.meet(function.name, ANNOUNCE_SECONDS)
-        unknown = function is None and self.dispatcher.roster.offers(name).newest is None
-        if unknown and self._membership is not None:
+        is_named = function is None and self._membership is not None
+        if is_named and self.dispatcher.roster.offers(name).newest is None:
             # An embedded worker has not imported it yet, or could not.
             function = find(name)
         return self.reference(function)

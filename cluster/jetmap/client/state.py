@@ -151,7 +151,6 @@ class ClusterState:
     @property
     def is_foreign(self) -> bool:
         """True if the cluster was started before this process was forked: its parent owns it."""
-        # (Asked five times a map.)
         return self._pid != owner.pid and self._loop is not None
 
     @property
@@ -167,7 +166,8 @@ class ClusterState:
 
     @property
     def _session(self) -> Session:
-        if self._opened is None or self.is_foreign:
+        # (Asked four times a map; ``is_foreign`` would be a call more.)
+        if self._opened is None or (self._pid != owner.pid and self._loop is not None):
             raise ClusterClosed(FORKED if self.is_foreign else _NOT_STARTED)
         return self._opened
 

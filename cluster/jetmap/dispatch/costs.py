@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from jetmap.settings import ChunkSettings
 from jetmap.wire.budget import Budget
@@ -197,7 +198,7 @@ class Cutting:
             return self
         return replace(self, seconds=seconds, round_trip=round_trip, cores=cores)
 
-    @property
+    @cached_property
     def longest(self) -> float:
         """Seconds of the longest chunks, of a map that is alone and whose items cost alike.
 

@@ -199,6 +199,8 @@ class OpenMap:
         """Learn from a report what items cost. flight: its chunk, if that is still out."""
         size = report.size or len(report.values)
         self.cost.learn(report.count, report.seconds, size)
+        if report.count == self.source.total:
+            return  # Nothing of this map is left to be cut.
         self.pace.learn(report.count, report.seconds)
         final = report.final
         if report.rest is not None and flight is not None:

@@ -32,9 +32,9 @@ class Deviation:
     square of the predictions: long chunks count most, as they do when a map ends.
     """
 
-    def __init__(self) -> None:
-        self._reports = 0.0
-        self._items = self._both = self._seconds = 0.0  # Sums of squares, and of products.
+    # (Of the class: few of the maps that have one ever learn.)
+    _reports = 0.0
+    _items = _both = _seconds = 0.0  # Sums of squares, and of products.
 
     def learn(self, items: int, seconds: float) -> None:
         """Learn from a result of ``items`` items that computed for ``seconds``."""
@@ -83,10 +83,9 @@ class Rounds:
     so the last round, which takes all the rest, leaves no core idle for long.
     """
 
-    def __init__(self) -> None:
-        self._left = 0  # Chunks of the round in progress that are not cut yet.
-        self._items = 0  # Items of each.
-        self._each = 0.0  # Seconds of one item when it began.
+    _left = 0  # Chunks of the round in progress that are not cut yet.
+    _items = 0  # Items of each.
+    _each = 0.0  # Seconds of one item when it began.
 
     def count(
         self,

@@ -52,7 +52,7 @@ class Socket(asyncio.BufferedProtocol):
         self.is_closed = asyncio.get_running_loop().create_future()
         self._error: Exception | None = None
         self._is_paused = False  # Reading waits for callbacks.
-        self._gathering: asyncio.TimerHandle | None = None
+        self.gathering: asyncio.TimerHandle | None = None
         self._skipped_at = -GATHER_SECONDS  # When all that was read had been skipped.
         self._waiter: asyncio.Future[None] | None = None
         self._drained: asyncio.Future[None] | None = None
@@ -96,16 +96,16 @@ class Socket(asyncio.BufferedProtocol):
         loop = asyncio.get_running_loop()
         before, self._skipped_at = self._skipped_at, loop.time()
         is_fast = self._skipped_at - before < 2 * GATHER_SECONDS
-        if is_fast and self._gathering is None and self.transport is not None:
+        if is_fast and self.gathering is None and self.transport is not None:
             self.transport.pause_reading()
-            self._gathering = loop.call_later(GATHER_SECONDS, self.read_on)
+            self.gathering = loop.call_later(GATHER_SECONDS, self.read_on)
 
     def read_on(self) -> None:
         """Read what has gathered. An answer may come to what is written now."""
-        if self._gathering is None:
+        if self.gathering is None:
             return
-        self._gathering.cancel()
-        self._gathering = None
+        self.gathering.cancel()
+        self.gathering = None
         if self.transport is not None and not self.transport.is_closing():
             self.transport.resume_reading()
 
@@ -139,8 +139,8 @@ class Socket(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.is_lost = True
         self._error = self._error or exc
-        if self._gathering is not None:
-            self._gathering.cancel()
+        if self.gathering is not None:
+            self.gathering.cancel()
         self._wake()
         self.resume_writing()
         if not self.is_closed.done():
@@ -211,12 +211,18 @@ class TcpTransport(Transport):
         self._socket = secure
 
     def write(self, payload: bytes) -> None:
-        self._writer.write(payload)
-        self._open.read_on()
+        socket = self._socket
+        assert socket is not None and socket.transport is not None
+        socket.transport.write(payload)
+        if socket.gathering is not None:
+            socket.read_on()
 
     def writelines(self, payload: Sequence[bytes]) -> None:
-        self._writer.writelines(payload)
-        self._open.read_on()
+        socket = self._socket
+        assert socket is not None and socket.transport is not None
+        socket.transport.writelines(payload)
+        if socket.gathering is not None:
+            socket.read_on()
 
     async def drain(self) -> None:
         await self._open.drain()

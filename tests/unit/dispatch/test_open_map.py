@@ -174,3 +174,13 @@ def test_results_of_a_map_that_was_dropped_are_forgotten() -> None:
     del sent
     gc.collect()
     assert memory.used == 0
+
+
+def test_a_report_of_the_whole_map_teaches_only_what_later_maps_need() -> None:
+    for items, chunk in ((1, 1), (4, 2)):
+        sent = Sent(items, chunk=chunk, out=1)
+        run, (flight,) = sent.run, sent.out
+        values = arrays.nulls(chunk, "json")
+        run.learn(Report("m", 1, 1, 0, chunk, values, [], 0.1, Final(flight.end)), flight)
+        assert run.cost.items_done == chunk
+        assert run.pace.is_sure == (items > chunk), "there is more to be cut"

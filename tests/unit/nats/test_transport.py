@@ -158,7 +158,7 @@ async def test_messages_gather_while_nothing_follows_from_what_comes(
     link.reading.cancel()  # It would read on for ever, without a turn for anybody else.
     await turns(3)
     link.socket.connection_lost(None)
-    assert link.socket._gathering is None or link.socket._gathering.cancelled()
+    assert link.socket.gathering is None or link.socket.gathering.cancelled()
 
 
 async def test_a_callback_is_cancelled_with_the_reader_that_it_waits_in(link: Link) -> None:
