@@ -40,12 +40,13 @@ def ambiguous(trees: dict[str, ast.Module]) -> dict[str, list[str]]:
     for module, tree in trees.items():
         for name in _types(tree):
             defined[name].add(module)
+    functions = {module: _functions(tree) for module, tree in trees.items()}
     for importer, tree in trees.items():
         for node in ast.walk(tree):
             if isinstance(node, ast.ImportFrom):
                 source = _source(importer, node, trees)
                 for alias in node.names:
-                    if alias.asname is None and alias.name in _functions(trees.get(source)):
+                    if alias.asname is None and alias.name in functions.get(source, ()):
                         defined[alias.name].add(source)
     return {
         name: sorted(found)
@@ -67,9 +68,10 @@ def _types(tree: ast.Module) -> set[str]:
     return classes | aliases
 
 
-def _functions(tree: ast.Module | None) -> set[str]:
-    body = tree.body if tree is not None else []
-    return {node.name for node in body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
+def _functions(tree: ast.Module) -> set[str]:
+    return {
+        node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
 
 
 def _is_camel(name: str) -> bool:

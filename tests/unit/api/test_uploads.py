@@ -136,7 +136,9 @@ def test_the_length_of_the_list_is_not_limited() -> None:
     assert len(split("msgpack", [b"\xdc\x00\x64" + b"\x01" * 100], short)) == 100
 
 
-@pytest.mark.parametrize("media", ["json", "msgpack", "jsonl"])
+@pytest.mark.parametrize(
+    "media", ["json", "msgpack", pytest.param("jsonl", marks=pytest.mark.slow)]
+)
 def test_a_long_body_takes_little_memory(media: Body) -> None:
     item = {"name": "some [text]", "values": [1, 2, {"a": "\\"}]}
     count = 60_000

@@ -41,7 +41,14 @@ def seconds(name: str, round_trip: float) -> float:
     return run(scenario())
 
 
-@pytest.mark.parametrize("name", LISTS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "uneven",
+        "short",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("equal", "long")),
+    ],
+)
 def test_far_cores_compute_nearly_as_much_as_near_ones(name: str) -> None:
     near = seconds(name, 0.0)
     assert near / seconds(name, 0.02) >= 0.9

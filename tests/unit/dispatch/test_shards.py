@@ -47,7 +47,10 @@ def test_maps_are_spread_over_the_shards() -> None:
     run(scenario())
 
 
-@pytest.mark.parametrize(("before", "after"), [(1, 3), (3, 1), (2, 3)])
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [(2, 3), *(pytest.param(*case, marks=pytest.mark.slow) for case in ((1, 3), (3, 1)))],
+)
 def test_agents_follow_a_new_number_while_maps_run(before: int, after: int) -> None:
     async def scenario() -> None:
         async with SimulatedPool(work=WORK) as pool:

@@ -63,7 +63,10 @@ def test_chunks_behind_long_items_are_seldom_published_again() -> None:
     run(scenario())
 
 
-@pytest.mark.parametrize("after", [3.0, 10.0, 50.0])
+@pytest.mark.parametrize(
+    "after",
+    [10.0, *(pytest.param(after, marks=pytest.mark.slow) for after in (3.0, 50.0))],
+)
 def test_a_broker_that_loses_its_queue_without_a_word_has_it_again_soon(after: float) -> None:
     async def scenario() -> None:
         async with SimulatedPool(work=Work()) as pool:

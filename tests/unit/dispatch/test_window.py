@@ -56,7 +56,7 @@ class Pool:
         self.idle /= (self.now - began) * self.cores
 
 
-@pytest.mark.parametrize("cores", [1, 2, 8, 32])
+@pytest.mark.parametrize("cores", [1, 2, 8, pytest.param(32, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("dispatchers", [1, 2, 5])
 def test_windows_keep_the_queue_short_and_no_core_idle(cores: int, dispatchers: int) -> None:
     pool = Pool(cores, Random(1))
@@ -69,7 +69,7 @@ def test_windows_keep_the_queue_short_and_no_core_idle(cores: int, dispatchers: 
     assert pool.idle < 0.02
 
 
-@pytest.mark.parametrize("cores", [2, 8, 32])
+@pytest.mark.parametrize("cores", [2, 8, pytest.param(32, marks=pytest.mark.slow)])
 def test_dispatchers_get_equal_shares_whoever_came_first(cores: int) -> None:
     pool = Pool(cores, Random(2))
     pool.windows = {0: Window()}
@@ -84,7 +84,7 @@ def test_dispatchers_get_equal_shares_whoever_came_first(cores: int) -> None:
     assert all(abs(served - mean) < 0.35 * mean for served in pool.served.values())
 
 
-@pytest.mark.parametrize("cores", [2, 8, 32])
+@pytest.mark.parametrize("cores", [2, 8, pytest.param(32, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("first", [0, 1])
 def test_dispatchers_of_jobs_leave_others_their_share(cores: int, first: int) -> None:
     pool = Pool(cores, Random(4))

@@ -282,7 +282,9 @@ def test_a_job_goes_on_when_its_store_answers_again() -> None:
     run(scenario())
 
 
-@pytest.mark.parametrize("remove", ["STREAM.PURGE", "STREAM.DELETE"])
+@pytest.mark.parametrize(
+    "remove", ["STREAM.PURGE", pytest.param("STREAM.DELETE", marks=pytest.mark.slow)]
+)
 @in_a_pool(cores=2, gateways=2, seconds=0.2)
 async def test_outcomes_removed_while_the_job_runs_are_computed_again(
     pool: JobPool, owner: Jobs, other: Jobs, remove: str

@@ -124,7 +124,7 @@ async def test_its_timeout_is_no_matter_of_other_hosts_clocks(pool: JobPool, job
     assert record.elapsed < 60
 
 
-@pytest.mark.parametrize("where", ["here", "elsewhere"])
+@pytest.mark.parametrize("where", [pytest.param("here", marks=pytest.mark.slow), "elsewhere"])
 @in_a_pool(cores=2, seconds=0.05)
 async def test_jobs_leave_maps_their_share(pool: JobPool, jobs: Jobs, where: str) -> None:
     """A job has a quarter of a map's weight, whichever dispatcher runs it."""
