@@ -1,5 +1,5 @@
 # make demo         a real map over HTTP on this machine, with live progress
-# make test         the tests, eight files at once: they wait more than they compute
+# make test         the tests, twelve files at once: they wait more than they compute
 # make test-all     the slow ones too, and ten times the examples
 # make test-matrix  the tests on each Python found here, with the oldest and the newest NATS
 # make coverage     the tests with a coverage report (htmlcov/)
@@ -31,7 +31,7 @@ DOCS := $(VENV)/.ready-docs
 PEERS := .venv-peers
 # Processes that are forked after the collection (decision 0600); macOS does not survive such forks.
 ifeq ($(shell uname),Linux)
-PYTEST := -m pytest --at-once 8
+PYTEST := -m pytest --at-once 12
 else
 PYTEST := -m pytest -n 6 --dist loadfile --no-loadscope-reorder
 endif
