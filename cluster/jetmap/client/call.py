@@ -302,6 +302,15 @@ class Call(msgspec.Struct, frozen=True):
             for index, raw in enumerate(arrays.split(batch.values, format), batch.start)
         ]
 
+    def failed(self, batch: Batch, values: list[Any]) -> ItemError | None:
+        """Return the first error among the values of a batch.
+
+        Those of an annotated type that were decoded in place have none, and are not looked at.
+        """
+        if isinstance(batch.values, Decoded) and not self.value.is_open:
+            return None
+        return first_error(values)
+
     def _nothing(self, batch: Batch, make: Callable[[int], Any] = lambda index: None) -> list[Any]:
         """Return what ``make`` makes for each item of a batch, or its error."""
         values = list(map(make, range(batch.start, batch.start + batch.count)))

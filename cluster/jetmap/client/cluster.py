@@ -16,7 +16,7 @@ from jetmap.functions.advice import MISSING, check_call
 from jetmap.functions.task import registered
 from jetmap.wire.presence import Presence
 
-from .call import Call, Pickles, first_error, listed
+from .call import Call, Pickles, listed
 from .encoded import EncodedCluster
 from .job import Job
 from .options import (
@@ -185,7 +185,7 @@ class Cluster(EncodedCluster):
         found: list[Any] = []
         for batch in batches:
             decoded = call.values(batch)
-            if not keeps_errors and (error := first_error(decoded)) is not None:
+            if not keeps_errors and (error := call.failed(batch, decoded)) is not None:
                 raise error
             found += decoded
         return found

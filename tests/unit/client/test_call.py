@@ -86,6 +86,8 @@ def test_values_with_an_error_in_each_failed_items_place() -> None:
     assert "does not fit its annotation" in values[2].message
     assert first_error(values) is values[1]
     assert first_error([1, 2]) is None
+    assert call.failed(Batch(7, 3, b"", [record]), values) is values[1]
+    assert call.failed(Batch(0, 2, cast(bytes, Decoded([1, 2], 9))), [1, 2]) is None
 
 
 def test_values_that_were_decoded_are_given_as_they_are() -> None:
