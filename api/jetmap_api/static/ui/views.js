@@ -219,7 +219,7 @@ function itsCause(g) {
   const isShown = ui.open.has(g.key)
   return h`<tr data-key="${g.key}"><td class="num bad">${num(g.count)}</td><td class="full"><b>${g.type}</b> <span class="quiet">${g.message}</span>${g.trace && h`<small>first ${when(g.first)} · last ${ago(g.last)} · ${items(g)}</small>`}${isShown && traceOf(g)}</td><td class="num"><button data-act="open" data-id="${g.key}" aria-expanded="${bool(isShown)}" aria-label="${isShown ? 'Hide' : 'Show'} the first traceback of ${g.type}">${isShown ? 'Hide' : 'Traceback'}</button></td></tr>`
 }
-const items = g => h`${g.indexes.length === 1 ? 'item' : 'items'} ${g.indexes.map(i => num(i)).join(', ')}${g.count > g.indexes.length && ` and ${num(g.count - g.indexes.length)} more`}`
+const items = g => h`${g.indexes.length === 1 ? 'item' : 'items'} ${[...g.indexes].sort((a, b) => a - b).map(i => num(i)).join(', ')}${g.count > g.indexes.length && ` and ${num(g.count - g.indexes.length)} more`}`
 function traceOf(g) {
   const found = g.trace ?? ui.traces.get(g.key)
   return found == null ? h`<p class="quiet">Asking who has it …</p>` : found.traceback ? h`<pre tabindex="0" aria-label="First traceback">${found.traceback}</pre>` : h`<p class="quiet">${found.note}</p>`
