@@ -92,15 +92,16 @@ const nothing = { createElement: () => nothing }
 globalThis.document = nothing
 const { World } = await import('./world.js')
 const { see, advice } = await import('./views.js')
-const { maps, jobs, details, hosts, paused, core } = JSON.parse(readFileSync('case.json'))
-const world = new World()
-const cells = Object.fromEntries(Object.keys(hosts).map(id => [id, core.repeat(4)]))
-world.read({ maps, hosts, cells, paused, epoch: 1000, now: 200, away: null, functions: {
-  f: { name: 'f', slot: 0, bins: {}, items: 0, failed: 0, versions: [], limit: 2, in: 740 },
-} })
-world.keep(jobs)
-see(world, { root: '', lost: null, busy: new Map(), open: new Map() })
-console.log(advice(world.find('m1'), details).text.replace(/<[^>]*>/g, ''))
+for (const { maps, jobs, details, hosts, core } of JSON.parse(readFileSync('cases.json'))) {
+  const world = new World()
+  const cells = Object.fromEntries(Object.keys(hosts).map(id => [id, core.repeat(4)]))
+  world.read({ maps, hosts, cells, paused: false, epoch: 1000, now: 200, away: null, functions: {
+    f: { name: 'f', slot: 0, bins: {}, items: 0, failed: 0, versions: [], limit: 2, in: 740 },
+  } })
+  world.keep(jobs)
+  see(world, { root: '', lost: null, busy: new Map(), open: new Map() })
+  console.log(advice(world.find('m1'), details).text.replace(/<[^>]*>/g, ''))
+}
 """
 MAP: dict[str, Any] = {
     "id": "m1", "function": "f", "kind": "map", "owner": "me", "labels": {}, "state": "running",
@@ -121,50 +122,48 @@ STORED = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("map", "details", "more", "said"),
-    [
-        ({}, {}, {}, "95 % of the time of its chunks is computing. Twice the cores would nearly"),
-        ({"waits": "workers"}, {}, {}, "No worker that is up has f."),
-        ({"waits": "a pause of the pool"}, {}, {}, "The whole pool is paused"),
-        ({"waits": "a pause of its function"}, {}, {}, "f is paused: nothing new"),
-        ({"waits": "a limit of its function"}, {}, {}, "together may use 2 cores"),
-        ({"state": "paused", "waits": "a pause"}, {}, {}, "once its 2 chunks under way end"),
-        ({}, {"again": 25}, {}, "lost in it: 20 % of the time of its chunks was computed again."),
-        ({}, {"again": 25}, {"hosts": {"h": KILLED}}, "The kernel has killed 3 workers"),
-        ({}, {"tail": 40}, {}, "for 40 s now only the last ones run"),
-        ({"waits": "a limit", "limit": 2}, {}, {}, "would need about 15 s rather than 30 s"),
-        ({"waits": "its reader"}, {}, {}, "slower than the cores"),
-        ({"waits": "its input"}, {}, {}, "more slowly than it is computed"),
-        ({}, {"wait": 95}, {"maps": {"m2": RIVAL}}, "during 50 % of the time"),
-        ({}, {"wait": 95}, {"maps": {"m2": RIVAL}}, "others hold 3 of 4 cores, g alone 3, and"),
-        ({"fair": 1}, {}, {"maps": {"m2": RIVAL}}, "g alone 3; its fair share is 1. Twice the"),
-        ({}, {"wait": 95}, {}, "though 4 of 4 cores are idle"),
-        ({}, {"wait": 95}, {"core": BUSY}, "it has nearly all that are up, and its chunks wait"),
-        ({}, {"wait": 95, "way": 57}, {}, "At least 30 % of the time of its chunks passes on the"),
-        ({}, {"wait": 95, "way": 57}, {}, "and brings 740 B"),
-        ({}, {"compute": 0, "wait": 0}, {}, "Too little of it is done"),
-        ({"ended": 150, "state": "ok"}, {}, {}, "It took 50 s. Of the time of its chunks, 95 %"),
-        (None, {}, {"jobs": [STORED]}, "It took 2 min, in its run 2. Over max_failed. Where"),
-    ],
-)  # fmt: skip
+# A map, its details, the rest of the pool, and what is said of the map.
+ADVISED: list[tuple[dict[str, Any] | None, dict[str, Any], dict[str, Any], str]] = [
+    ({}, {}, {}, "95 % of the time of its chunks is computing. Twice the cores would nearly"),
+    ({"waits": "workers"}, {}, {}, "No worker that is up has f."),
+    ({"waits": "a pause of the pool"}, {}, {}, "The whole pool is paused"),
+    ({"waits": "a pause of its function"}, {}, {}, "f is paused: nothing new"),
+    ({"waits": "a limit of its function"}, {}, {}, "together may use 2 cores"),
+    ({"state": "paused", "waits": "a pause"}, {}, {}, "once its 2 chunks under way end"),
+    ({}, {"again": 25}, {}, "lost in it: 20 % of the time of its chunks was computed again."),
+    ({}, {"again": 25}, {"hosts": {"h": KILLED}}, "The kernel has killed 3 workers"),
+    ({}, {"tail": 40}, {}, "for 40 s now only the last ones run"),
+    ({"waits": "a limit", "limit": 2}, {}, {}, "would need about 15 s rather than 30 s"),
+    ({"waits": "its reader"}, {}, {}, "slower than the cores"),
+    ({"waits": "its input"}, {}, {}, "more slowly than it is computed"),
+    ({}, {"wait": 95}, {"maps": {"m2": RIVAL}}, "during 50 % of the time"),
+    ({}, {"wait": 95}, {"maps": {"m2": RIVAL}}, "others hold 3 of 4 cores, g alone 3, and"),
+    ({"fair": 1}, {}, {"maps": {"m2": RIVAL}}, "g alone 3; its fair share is 1. Twice the"),
+    ({}, {"wait": 95}, {}, "though 4 of 4 cores are idle"),
+    ({}, {"wait": 95}, {"core": BUSY}, "it has nearly all that are up, and its chunks wait"),
+    ({}, {"wait": 95, "way": 57}, {}, "At least 30 % of the time of its chunks passes on the"),
+    ({}, {"wait": 95, "way": 57}, {}, "and brings 740 B"),
+    ({}, {"compute": 0, "wait": 0}, {}, "Too little of it is done"),
+    ({"ended": 150, "state": "ok"}, {}, {}, "It took 50 s. Of the time of its chunks, 95 %"),
+    (None, {}, {"jobs": [STORED]}, "It took 2 min, in its run 2. Over max_failed. Where"),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def advised(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Run the page once; return its sentence on each case."""
+    place = tmp_path_factory.mktemp("advice")
+    cases = []
+    for map, details, more, _ in ADVISED:
+        case = {"jobs": [], "core": ".", "hosts": {"a": {**KILLED, "kills": 0}}, **more}
+        case["maps"] = ({} if map is None else {"m1": MAP | map}) | more.get("maps", {})
+        cases.append({**case, "details": DETAILS | details})
+    (place / "cases.json").write_text(json.dumps(cases))
+    return run_modules(place, ADVICE, *(path.name for path in UI.glob("*.js"))).splitlines()
+
+
+@pytest.mark.parametrize(("number", "said"), [*enumerate(case[-1] for case in ADVISED)])
 def test_advice_is_computed_from_the_maps_own_figures(
-    tmp_path: Path,
-    map: dict[str, Any] | None,
-    details: dict[str, Any],
-    more: dict[str, Any],
-    said: str,
+    advised: list[str], number: int, said: str
 ) -> None:
-    rows = {} if map is None else {"m1": MAP | map}
-    case = {
-        "jobs": [],
-        "paused": False,
-        "core": ".",
-        "hosts": {"a": {**KILLED, "kills": 0}},
-        **more,
-    }
-    case["maps"] = rows | more.get("maps", {})
-    case["details"] = DETAILS | details
-    (tmp_path / "case.json").write_text(json.dumps(case))
-    found = run_modules(tmp_path, ADVICE, *(path.name for path in UI.glob("*.js")))
-    assert said in found
+    assert len(advised) == len(ADVISED) and said in advised[number]

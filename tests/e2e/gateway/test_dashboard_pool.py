@@ -207,7 +207,10 @@ def test_without_scripts_the_page_is_tables(browser: Browser) -> None:
             tab.open("about:blank")
 
 
-@pytest.mark.parametrize("width", [320, 390, 768, 1100, 1200])
+SLOW = [pytest.param(width, marks=pytest.mark.slow) for width in (320, 768, 1200)]
+
+
+@pytest.mark.parametrize("width", [390, 1100, *SLOW])
 def test_no_view_is_wider_than_its_page(browser: Browser, width: int) -> None:
     with shown(browser, "failing") as (tab, _):
         tab.size(width, 800)
