@@ -97,6 +97,8 @@ async def announcements(size: Size) -> list[Figure]:
                 await asyncio.sleep(size.seconds)
                 took = perf_counter() - began
                 used = _less(there.cpu(), before, took)["dispatcher"]
+                if (heard := len(there.dispatcher.roster.agents)) != agents:
+                    raise AssertionError(f"{agents - heard} agents seem silent")
                 values = {"dispatcher": 100 * used, "each": 1e6 * used / agents * BEAT}
                 figures.append(Figure(f"announced {state}", agents, values))
                 report(figures[-1:])

@@ -23,7 +23,7 @@ from .inbound import Inbound
 # Bytes of messages that may wait for their callbacks before reading pauses.
 WAITING_BYTES = 1 << 20
 # Seconds for which messages gather before they are read, while all that comes is skipped.
-GATHER_SECONDS = 0.05
+GATHER_SECONDS = 0.1
 
 
 class MessageHandler(Protocol):
@@ -54,6 +54,8 @@ class Socket(asyncio.BufferedProtocol):
         self._is_paused = False  # Reading waits for callbacks.
         self.gathering: asyncio.TimerHandle | None = None
         self._skipped_at = -GATHER_SECONDS  # When all that was read had been skipped.
+        self._room = 0  # Bytes of the buffer that was given out last.
+        self._has_more = False  # The last read filled it: more may have arrived already.
         self._waiter: asyncio.Future[None] | None = None
         self._drained: asyncio.Future[None] | None = None
 
@@ -91,12 +93,15 @@ class Socket(asyncio.BufferedProtocol):
     def on_skipped(self) -> None:
         """Let messages gather for a moment, if they come fast and nothing follows from them.
 
-        Waking the event loop for each of a thousand agents costs more than what they say.
+        Waking the event loop for each of a thousand agents costs more than what they say. What has
+        gathered is read to its end first: it may be more than a read takes.
         """
         loop = asyncio.get_running_loop()
         before, self._skipped_at = self._skipped_at, loop.time()
         is_fast = self._skipped_at - before < 2 * GATHER_SECONDS
-        if is_fast and self.gathering is None and self.transport is not None:
+        if self._has_more or not is_fast:
+            return
+        if self.gathering is None and self.transport is not None:
             self.transport.pause_reading()
             self.gathering = loop.call_later(GATHER_SECONDS, self.read_on)
 
@@ -115,9 +120,12 @@ class Socket(asyncio.BufferedProtocol):
         self.transport = cast("asyncio.Transport", transport)
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return self.inbound.buffer()
+        buffer = self.inbound.buffer()
+        self._room = len(buffer)
+        return buffer
 
     def buffer_updated(self, nbytes: int) -> None:
+        self._has_more = nbytes == self._room
         try:
             self.inbound.on_read(nbytes)
         except nats.errors.ProtocolError as error:

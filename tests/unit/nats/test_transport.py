@@ -161,6 +161,23 @@ async def test_messages_gather_while_nothing_follows_from_what_comes(
     assert link.socket.gathering is None or link.socket.gathering.cancelled()
 
 
+async def test_what_has_gathered_is_read_to_its_end(
+    link: Link, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Agents seemed silent where more had gathered than one read takes."""
+    monkeypatch.setattr(transport_module, "GATHER_SECONDS", 1e6)
+    reading: Any = Reading()
+    link.socket.transport, link.socket._skipped_at = reading, -1e9
+    link.handler.skips[7] = lambda subject, payload: True
+    for _ in range(3):
+        room = len(link.socket.get_buffer(-1))
+        link.arrive(bytes(room - len(b"MSG s 7 65000\r\n\r\n")))
+        assert not reading.paused, "more may have arrived already"
+    link.arrive(b"the last")
+    assert reading.paused
+    link.socket.connection_lost(None)
+
+
 async def test_a_callback_is_cancelled_with_the_reader_that_it_waits_in(link: Link) -> None:
     link.handler.gates[b"1"] = asyncio.Event()
     link.arrive(b"1")
