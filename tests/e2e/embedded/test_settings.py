@@ -12,11 +12,11 @@ from jetmap.embedded.membership import _key
 from jetmap.settings import Settings
 from processes import nothing_left, run_python
 
-SLOW = "import time\ntime.sleep(30)  # An import that takes long.\n"
+SLOW = "import time\ntime.sleep(60)  # An import that takes long.\n"
 USER = """
 from jetmap import Cluster
 if __name__ == "__main__":
-    with Cluster(tasks="slow.py", cores=1, start_timeout=8).sync:
+    with Cluster(tasks="slow.py", cores=1, start_timeout=15).sync:
         pass
 """
 
@@ -25,8 +25,8 @@ def test_start_timeout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "slow.py").write_text(SLOW)
     monkeypatch.setenv("JETMAP_START_TIMEOUT", "40")
     with nothing_left():
-        done = run_python(USER, cwd=tmp_path, timeout=40)
-    assert "WorkerStartFailed: no worker was ready after 8 s" in done.stderr
+        done = run_python(USER, cwd=tmp_path, timeout=60)
+    assert "WorkerStartFailed: no worker was ready after 15 s" in done.stderr
 
 
 def test_a_default_that_is_given_beats_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
