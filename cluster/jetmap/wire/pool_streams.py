@@ -278,7 +278,7 @@ async def _ensure_bucket(c: Broker, pool: str) -> None:
             raise
         wish = bucket_wish(pool, await copies_there(c, pool))
         # If somebody has removed it, offers that are still served rank below those to come.
-        first = {"first_seq": int(time.time() * 1000)}
+        first = {"first_seq": time.time_ns() // 1000}
         await jetstream.find_stream(c, name, replace(wish, config=wish.config | first))
 
 

@@ -175,6 +175,8 @@ async def test_what_has_gathered_is_read_to_its_end(
         assert not reading.paused, "more may have arrived already"
     link.arrive(b"the last")
     assert reading.paused
+    link.reading.cancel()  # As above.
+    await turns(3)
     link.socket.connection_lost(None)
 
 
