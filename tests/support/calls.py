@@ -218,3 +218,11 @@ class RaisesWhenLoaded:
 
 def process_name() -> str:
     return multiprocessing.current_process().name
+
+
+def fork_and_wait(item: int) -> str:
+    """Leave the call twice: first in a forked child, then in this process."""
+    if (child := os.fork()) == 0:
+        return "child"
+    assert os.waitpid(child, 0)[1] == 0
+    return "parent"

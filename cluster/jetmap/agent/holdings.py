@@ -49,7 +49,8 @@ class HeldChunk(msgspec.Struct, eq=False):
     head: ChunkHead
     leases: list[Lease]  # One for each delivery.
     data: bytes
-    pending: int  # Chunks that waited behind it in its lane when it was delivered.
+    # Chunks that waited behind it in its lane when it was delivered; -1: in the lane of short maps.
+    pending: int
     end: int  # Index of the first item that has not been reported.
     sink: ResultSink
     at: Place | None = None  # Where its items are, if not in ``data``,

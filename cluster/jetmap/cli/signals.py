@@ -88,8 +88,7 @@ def run(
 
 def run_cancellable(work: Coroutine[Any, Any, T], loop: NewLoop | None = None) -> T:
     """Run a command that a signal cancels; it then exits with the code for that."""
-
-    _need_files(work)
+    _need_files(work)  # Here, too: ``run`` can only drop the coroutine around it.
 
     async def cancellable() -> T:
         try:

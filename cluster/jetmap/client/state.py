@@ -166,8 +166,7 @@ class ClusterState:
 
     @property
     def _session(self) -> Session:
-        # (Asked four times a map; ``is_foreign`` would be a call more.)
-        if self._opened is None or (self._pid != owner.pid and self._loop is not None):
+        if self._opened is None or self.is_foreign:
             raise ClusterClosed(FORKED if self.is_foreign else _NOT_STARTED)
         return self._opened
 

@@ -36,9 +36,9 @@ class ReportReader:
         self._view = memoryview(bytearray(MOST_BYTES))
 
     def connect(self) -> int:
-        """Return a descriptor of a new worker's end; -1 where there are no such sockets.
+        """Return a descriptor of a new worker's end; -1 if there are no such sockets, or files.
 
-        Raises OSError if no more files can be opened.
+        Its reports then go to its agent.
         """
         if not hasattr(socket, "SOCK_SEQPACKET"):
             return -1

@@ -277,7 +277,8 @@ async def _ensure_bucket(c: Broker, pool: str) -> None:
         if error.err_code != STREAM_NOT_FOUND:
             raise
         wish = bucket_wish(pool, await copies_there(c, pool))
-        # If somebody has removed it, offers that are still served rank below those to come.
+        # If somebody has removed it, offers that are still served rank below those to come: nobody
+        # writes an offer each microsecond.
         first = {"first_seq": time.time_ns() // 1000}
         await jetstream.find_stream(c, name, replace(wish, config=wish.config | first))
 

@@ -360,6 +360,13 @@ def test_a_worker_does_not_start_workers_by_importing(pool: Executor) -> None:
         pool.submit(importlib.import_module("eager_calls").result).result()
 
 
+def test_a_child_that_leaves_its_call_sends_nothing_for_its_parent(pool: Executor) -> None:
+    # A worker reports the first call of a function in another way than later ones.
+    futures = [pool.submit(calls.fork_and_wait, n) for n in range(6)]
+    assert [future.result(timeout=60) for future in futures] == ["parent"] * 6
+    assert list(pool.map(calls.fork_and_wait, range(6))) == ["parent"] * 6
+
+
 def test_a_forked_child_is_refused(pool: Executor) -> None:
     pool.submit(calls.add, 1).result()
     reader, writer = os.pipe()

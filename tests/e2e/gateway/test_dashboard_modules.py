@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -26,6 +27,15 @@ def run_modules(place: Path, script: str, *modules: str) -> str:
     done = subprocess.run([node, "test.js"], cwd=place, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout.replace("\u00a0", " ")
+
+
+def test_the_light_theme_is_the_same_before_a_script_has_chosen_it() -> None:
+    style = (UI / "ui.css").read_text(encoding="utf-8")
+    chosen = re.search(r"^\[data-theme=light\] \{\n(.*?)^\}", style, re.MULTILINE | re.DOTALL)
+    before = re.search(
+        r":root:not\(\[data-theme\]\) \{\n(.*?)^\} \}", style, re.MULTILINE | re.DOTALL
+    )
+    assert chosen is not None and before is not None and chosen[1] == before[1]
 
 
 def test_each_core_of_a_large_pool_is_a_square_of_its_state(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlparse
 
 import pytest
@@ -135,12 +135,25 @@ class Reading:
         self.written += parts
 
 
-async def test_messages_gather_while_nothing_follows_from_what_comes(
-    link: Link, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def reading(link: Link, monkeypatch: pytest.MonkeyPatch) -> Reading:
+    """Return a socket that says whether it is read, of a link where whatever comes is fast."""
     monkeypatch.setattr(transport_module, "GATHER_SECONDS", 1e6)
-    reading: Any = Reading()
-    link.socket.transport, link.socket._skipped_at = reading, -1e9
+    found: Any = Reading()
+    link.socket.transport, link.socket._skipped_at = found, -1e9
+    return cast("Reading", found)
+
+
+async def lose(link: Link) -> None:
+    """Lose the connection of a link whose reader would read on for ever, without a turn for all."""
+    link.reading.cancel()
+    await turns(3)
+    link.socket.connection_lost(None)
+
+
+async def test_messages_gather_while_nothing_follows_from_what_comes(
+    link: Link, reading: Reading
+) -> None:
     link.handler.skips[7] = lambda subject, payload: payload == b"old"
     link.arrive(b"old")
     assert not reading.paused, "one alone is nothing fast"
@@ -155,19 +168,12 @@ async def test_messages_gather_while_nothing_follows_from_what_comes(
     link.socket.read_on()  # As the timer does.
     assert not reading.paused and reading.written == [b"PUB a 0", b""]
     link.arrive(b"old")
-    link.reading.cancel()  # It would read on for ever, without a turn for anybody else.
-    await turns(3)
-    link.socket.connection_lost(None)
+    await lose(link)
     assert link.socket.gathering is None or link.socket.gathering.cancelled()
 
 
-async def test_what_has_gathered_is_read_to_its_end(
-    link: Link, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_what_has_gathered_is_read_to_its_end(link: Link, reading: Reading) -> None:
     """Agents seemed silent where more had gathered than one read takes."""
-    monkeypatch.setattr(transport_module, "GATHER_SECONDS", 1e6)
-    reading: Any = Reading()
-    link.socket.transport, link.socket._skipped_at = reading, -1e9
     link.handler.skips[7] = lambda subject, payload: True
     for _ in range(3):
         room = len(link.socket.get_buffer(-1))
@@ -175,9 +181,7 @@ async def test_what_has_gathered_is_read_to_its_end(
         assert not reading.paused, "more may have arrived already"
     link.arrive(b"the last")
     assert reading.paused
-    link.reading.cancel()  # As above.
-    await turns(3)
-    link.socket.connection_lost(None)
+    await lose(link)
 
 
 async def test_a_callback_is_cancelled_with_the_reader_that_it_waits_in(link: Link) -> None:
