@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from jetmap.monitoring.pool_watch import PoolWatch
     from jetmap.nats.connection import Connection
 
+CONNECT_SECONDS = 5.0  # Seconds for a server elsewhere to answer.
 ARRIVAL_SECONDS = 0.25  # Seconds for the first agent that is there already to announce itself.
 ANNOUNCE_SECONDS = 1.0  # Seconds for one that can run a function, after it was asked.
 
@@ -98,8 +99,10 @@ class Session:
         """
         async with AsyncExitStack() as parts:
             membership = up = joining = None
+            timeout = settings.workers.start_timeout
             if private is None and settings.broker.nats_url is not None:
                 servers, auth = settings.broker.servers(), Auth.of(settings)
+                timeout = CONNECT_SECONDS
             elif (
                 private is None
                 and share
@@ -109,7 +112,6 @@ class Session:
                 settings = settings.replace(pool=running.pool)
                 servers, auth = [running.url], running.auth
             else:
-                timeout = settings.workers.start_timeout
                 joining = asyncio.create_task(
                     join_keeper(private or _spec(settings, share), timeout)
                 )
@@ -126,7 +128,7 @@ class Session:
                 parts.push_async_callback(membership.leave)
                 servers, auth = list(membership.servers), membership.auth
             name = f"jetmap dispatcher {os.getpid()}"
-            connection = await Connection.open(servers, name=name, auth=auth)
+            connection = await Connection.open(servers, name=name, auth=auth, timeout=timeout)
             parts.push_async_callback(connection.close)
             sealer = up.sealer if up is not None else None
             dispatcher = Dispatcher(connection, DispatchOptions(settings, sealer))
@@ -152,6 +154,7 @@ class Session:
             await announcer.start()
             if membership is not None:
                 membership.on_renewed(session._moved)
+                membership.on_failed(dispatcher.agents.look_again)
             if up is not None:
                 parts.push_async_callback(up.close)
                 up.watch(session)
@@ -287,13 +290,13 @@ class Session:
             return ready or roster.failure is not None or failed() is not None
 
         in_time = await self.dispatcher.agents.wait_for(settled, timeout)
+        if (reason := failed()) is not None:
+            raise WorkerStartFailed(reason)
         if not in_time and not started():
             raise WorkerStartFailed(
                 f"no worker was ready after {timeout:g} s (start_timeout): "
                 "their imports take longer, or hang"
             )
-        if (reason := failed()) is not None:
-            raise WorkerStartFailed(reason)
         if roster.failure is not None:
             raise WorkerStartFailed(f"no worker can start:\n{roster.failure}")
 

@@ -171,6 +171,10 @@ class AgentTracker:
             self._waiters -= 1
         return True
 
+    async def look_again(self) -> None:
+        """Let those who wait for announcements look whether they have what they wait for."""
+        self._announced.set()
+
     def misfit(self, ref: FunctionRef | None) -> NotImportable | None:
         """Return an error if the only workers for a pickled function run another Python."""
         if ref is None or not ref.pickles:

@@ -194,7 +194,12 @@ class Keeper:
         address = self._notice.address
         assert address is not None
         auth = Auth(user=address.user, password=address.password)
-        self._connection = await Connection.open([address.url], name="jetmap keeper", auth=auth)
+        self._connection = await Connection.open(
+            [address.url],
+            name="jetmap keeper",
+            auth=auth,
+            timeout=self._settings.workers.start_timeout,
+        )
         self._agent = _make_agent(self._connection, self._startup)
         await self._agent.start()
 
@@ -203,7 +208,10 @@ class Keeper:
         server = self._server
         assert server is not None
         if not server.running:
-            await server.start()
+            try:
+                await server.start()
+            except BrokerUnreachable as error:
+                return f"does not start: {error}"
         return f"exited with code {await server.wait()}"
 
     # Users

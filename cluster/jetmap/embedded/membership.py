@@ -100,6 +100,7 @@ class Membership:
         self._background = Background("embedded cluster")
         self._lost_callbacks: list[Callback] = []
         self._renewed_callbacks: list[Callback] = []
+        self._failed_callbacks: list[Callback] = []
         _memberships.add(self)
 
     @property
@@ -130,6 +131,10 @@ class Membership:
         ``servers`` differs from before if another program took the port meanwhile.
         """
         self._renewed_callbacks.append(callback)
+
+    def on_failed(self, callback: Callback) -> None:
+        """Await ``callback`` each time ``failed`` has changed."""
+        self._failed_callbacks.append(callback)
 
     async def leave(self) -> None:
         """Let go of the keeper, which ends two seconds after its last user. Twice is harmless."""
@@ -258,6 +263,7 @@ class Membership:
             if not line:
                 return
             self.failed = msgspec.json.decode(line, type=Notice).failed
+            await _run(self._failed_callbacks)
 
     def _hang_up(self) -> None:
         caller, self._socket = self._socket, None

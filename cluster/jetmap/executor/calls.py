@@ -158,21 +158,26 @@ class CallSource:
                 del result
             del future
 
-    def on_end(self, error: BaseException | None) -> None:
-        """Fail the calls that have no outcome: their map has ended without it."""
+    def on_end(self, error: BaseException | None) -> bool:
+        """Fail the calls that have no outcome, since their map has ended; return whether any has.
+
+        Calls that were cancelled do not count.
+        """
         failure = broken_by(error or ExecutorBroken("the executor was shut down"))
         with self._lock:
             self._ended = self._ended or failure
             lost = [*self._out.values(), *self._waiting]
             self._out.clear()
             self._waiting.clear()
-        for call in lost:
-            self._fail(call, failure)
+        return any([self._fail(call, failure) for call in lost])
 
-    def _fail(self, call: Pending, error: BaseException) -> None:
+    def _fail(self, call: Pending, error: BaseException) -> bool:
+        """Give a call this error; return False if it was cancelled."""
         self._blobs.release(call.blobs)
-        if call.future.running() or call.future.set_running_or_notify_cancel():
-            call.future.set_exception(error)
+        if not (call.future.running() or call.future.set_running_or_notify_cancel()):
+            return False
+        call.future.set_exception(error)
+        return True
 
 
 class ItemSource:
@@ -309,11 +314,13 @@ class ItemSource:
             if isinstance(found, tuple):
                 self._results.drop(found[1])
 
-    def on_end(self, error: BaseException | None) -> None:
+    def on_end(self, error: BaseException | None) -> bool:
+        """End the results; return whether some are missing that somebody may still read."""
         for blobs in (self._function_blobs, *self._held.values()):
             self._blobs.release(blobs)
         self._held.clear()
         self._batches.put(broken_by(error) if error is not None else _END)
+        return error is not None and not (self._is_left and self._is_begun)
 
     # For the reader
 

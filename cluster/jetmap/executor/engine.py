@@ -36,7 +36,9 @@ from . import remote
 from .blobs import Blobs
 from .calls import CallSource, ItemSource, Pending
 from .link import Link
+from .results import broken_by
 from .shortcut import ReportReader
+from .unread import UnreadFailures
 
 with contextlib.suppress(ImportError):
     import uvloop  # noqa: F401 - As above.
@@ -48,6 +50,7 @@ logger = logging.getLogger(__name__)
 _submit = Function(remote.call, name="jetmap.submit", attempts=1)
 _map = Function(remote.call_of_map, name="jetmap.map", attempts=1)
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
+_unread = UnreadFailures()
 _is_exiting = False
 
 
@@ -167,6 +170,7 @@ class Engine:
                 'Executor under if __name__ == "__main__":, or into a function'
             )
         if self.broken is not None:
+            _unread.discard(self.broken)
             raise ExecutorBroken(str(self.broken)) from self.broken
         if self._is_closed:
             raise RuntimeError("cannot schedule new futures after shutdown")
@@ -210,6 +214,7 @@ class Engine:
             failure = ExecutorBroken(f"the workers cannot start: {error}")
             failure.__cause__ = error
             note_hiding_files(failure, sys.path)
+            _unread.add(failure)
             self._break(failure)
         self._loop = asyncio.get_running_loop()
         self._on_woken()
@@ -262,10 +267,11 @@ class Engine:
 
     async def _read(self, source: CallSource | ItemSource) -> None:
         """Run a map, and bring its outcomes to its source."""
+        session = self._session
+        if self.broken is not None or session is None:
+            source.on_end(self.broken or ExecutorBroken("the workers are gone"))
+            return
         try:
-            session = self._session
-            if self.broken is not None or session is None:
-                raise self.broken or ExecutorBroken("the workers are gone")
             function = _map if source.function else _submit
             spec = MapSpec(
                 function=source.name,
@@ -282,7 +288,10 @@ class Engine:
         except asyncio.CancelledError:
             source.on_end(self.broken or ExecutorBroken("the workers were ended"))
         except Exception as error:
-            source.on_end(error)
+            failure = broken_by(error)
+            _unread.add(failure)
+            if not source.on_end(failure):
+                _unread.discard(failure)
 
     def _context(self, source: CallSource | ItemSource) -> bytes:
         assert self._link is not None
@@ -368,6 +377,8 @@ def _finish() -> None:
             engine.close()
     for engine in engines:
         engine.join()
+    for failure in [] if is_interrupted else _unread.take():
+        logger.error("an Executor has failed, and its calls with it: %s", failure)
 
 
 # As the standard library's executors do: before threads are joined, while they can still start.

@@ -81,6 +81,9 @@ async def dial(
         async with asyncio.timeout(timeout):
             await client.connect(list(servers), name=name, inbox_prefix=inbox_prefix, **options)
         check_cancelled(task, cancelled)
+        if not client.is_connected:
+            # The server went away, or sent a PING before its answer, which nats-py takes for that.
+            raise ConnectionError("the connection was not accepted")
         _check_tls(client, servers, auth, where)
         _check_version(client, where)
     except BaseException as error:

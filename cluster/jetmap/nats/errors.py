@@ -107,6 +107,8 @@ def refusal(error: Exception, where: str) -> RefusedError | None:
             f"TLS with the NATS server at {where} fails: {error}. "
             "Check nats_tls_ca (who signed the server) and nats_tls_cert."
         )
+    if "authentication timeout" in text:
+        return None  # This process was too busy to send its credentials in time.
     if "authorization" in text or "authentication" in text:
         return RefusedError(
             f"the NATS server at {where} refuses the credentials: check the user and password, "

@@ -18,6 +18,9 @@ from jetmap.supervision import end_process
 
 # Bytes of the server's log file, before it begins another.
 LOG_BYTES = 16 * 2**20
+# Seconds for a client to send its credentials. A process on a busy machine can take longer than the
+# server's own two.
+LOGIN_SECONDS = 30
 # The name of a server whose store ends with it, and so cannot hold jobs.
 TEMPORARY = "jetmap-temporary"
 
@@ -109,7 +112,7 @@ class NatsServer:
     def running(self) -> bool:
         return self._process is not None and self._process.returncode is None
 
-    async def start(self, timeout: float = 10) -> None:
+    async def start(self, timeout: float = 60) -> None:
         """Start it, and return when it takes connections.
 
         Raises BrokerUnreachable, with the last lines of its log, if it exits instead or takes
@@ -212,6 +215,7 @@ class NatsServer:
                 "authorization {",
                 f"  user: {json.dumps(self.user)}",
                 f"  password: {json.dumps(self.password)}",
+                f"  timeout: {LOGIN_SECONDS}",
                 "}",
             ]
         return "\n".join(lines) + "\n"

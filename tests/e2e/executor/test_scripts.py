@@ -38,6 +38,30 @@ open("gate", "w").close()
 """
 
 
+@pytest.mark.parametrize("reads", [False, True])
+def test_calls_of_workers_that_cannot_start_are_reported_once(reads: bool, tmp_path: Path) -> None:
+    with nothing_left():
+        done = run_python(NO_WORKERS + (READ if reads else ""), cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, "read\n" if reads else "")
+    assert done.stderr.count("the workers cannot start: ") == (not reads)
+
+
+NO_WORKERS = """
+import sys
+from jetmap import Executor
+from jetmap.errors import ExecutorBroken
+
+sys.executable = "/no/such/python"
+future = Executor(1).submit(print, "never")
+"""
+READ = """
+try:
+    future.result()
+except ExecutorBroken:
+    print("read")
+"""
+
+
 def test_what_main_defines_keeps_its_identity(tmp_path: Path) -> None:
     with nothing_left():
         done = run_python(MAIN, cwd=tmp_path)

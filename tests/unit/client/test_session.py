@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from jetmap import BrokerUnreachable, Cluster, WorkerStartFailed, task
@@ -10,8 +12,10 @@ from jetmap.client.session import Session
 from jetmap.embedded.membership import KeeperSpec
 from jetmap.functions.task import find
 from jetmap.jobs.service import Jobs
+from jetmap.nats.broker import Callback
 from jetmap.settings import Settings
 from simulated_pool import SimulatedPool
+from waiting import wait_until
 
 pytestmark = pytest.mark.anyio
 
@@ -36,6 +40,9 @@ class FakeMembership:
 
     def on_renewed(self, callback: object) -> None:
         pass
+
+    def on_failed(self, callback: Callback) -> None:
+        self.look = callback
 
     async def leave(self) -> None:
         self.left += 1
@@ -125,6 +132,19 @@ async def test_workers_that_do_not_come(
         await Session.open(Settings(start_timeout=0.01), share=True)
     assert membership.left == 1
     assert [connection.connected for connection in pool._connections] == [False]
+
+
+async def test_a_keeper_that_fails_later_is_not_waited_for(
+    pool: SimulatedPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    membership = FakeMembership()
+    joined(monkeypatch, membership)
+    opening = asyncio.create_task(Session.open(Settings(start_timeout=3600), share=True))
+    await wait_until(lambda: hasattr(membership, "look"), "it waits for workers")
+    membership.failed = "the broker is gone"
+    await membership.look()
+    with pytest.raises(WorkerStartFailed, match="the broker is gone"):
+        await opening
 
 
 async def test_the_keeper_is_that_of_the_application(

@@ -87,8 +87,14 @@ async def test_a_user_learns_the_address(keeper: FakeKeeper) -> None:
     joined = await join_keeper(SPEC, 5)
     assert (joined.servers, joined.auth.password) == (["nats://127.0.0.1:4001"], "pw")
     assert (joined.keeper_pid, joined.starter, joined.failed) == (77, False, None)
+    news: list[str | None] = []
+
+    async def failed() -> None:
+        news.append(joined.failed)
+
+    joined.on_failed(failed)
     await keeper.say(notice(4001, "its agent is gone"))
-    await wait_until(lambda: joined.failed == "its agent is gone", "the news arrives")
+    await wait_until(lambda: news == ["its agent is gone"], "the news arrives")
     await joined.leave()
     await joined.leave()
 

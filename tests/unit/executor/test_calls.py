@@ -112,11 +112,12 @@ def test_what_has_no_outcome_fails_at_the_end() -> None:
     source, futures = source_of([b"a", b"b", b"c"])
     source.take(1, 100)
     futures[2].cancel()
-    source.on_end(RuntimeError("gone"))
+    assert source.on_end(RuntimeError("gone"))
     for future in futures[:2]:
         with pytest.raises(ExecutorBroken, match="gone"):
             future.result()
     assert futures[2].cancelled()
+    assert not source.on_end(RuntimeError("gone")), "no call is left"
 
 
 def test_a_call_that_comes_after_the_end_fails_at_once() -> None:
@@ -191,9 +192,12 @@ def test_results_end_early() -> None:
     with pytest.raises(TimeoutError):
         next(items_of([1]).results(0.0, lambda step: None))
     source = items_of([1])
-    source.on_end(RuntimeError("gone"))
+    assert source.on_end(RuntimeError("gone"))
+    values = source.results(None, lambda step: source.leave())
     with pytest.raises(ExecutorBroken, match="gone"):
-        next(source.results(None, lambda step: None))
+        next(values)
+    assert not source.on_end(RuntimeError("gone")), "its reader has left"
+    assert not source.on_end(None)
 
 
 def large(kept: Blobs) -> bytes:

@@ -42,6 +42,28 @@ def test_calls_fail_when_the_workers_cannot_start(
         engine.map("f", b"\x80", [1], single=True)
 
 
+@pytest.mark.parametrize("told", ["by a future", "by the next call", ""])
+def test_calls_that_nobody_asks_for_are_not_lost_without_a_word(
+    told: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fail(*_: Any, **__: Any) -> Session:
+        raise WorkerStartFailed("no memory")
+
+    monkeypatch.setattr(Session, "open", fail)
+    monkeypatch.setattr(module, "_is_exiting", False)
+    engine = Engine(1, pinned=False, calls=0)
+    future: Future[Any] = Future()
+    engine.submit(Pending(future, b"", []))
+    engine.join()
+    if told:
+        with pytest.raises(ExecutorBroken):
+            future.result(0) if told == "by a future" else engine.check()
+    module._finish()
+    said = [record.getMessage() for record in caplog.records]
+    expected = "an Executor has failed, and its calls with it: the workers cannot start: no memory"
+    assert said == ([] if told else [expected])
+
+
 @pytest.mark.parametrize("error", [LookupError("a bug"), SystemExit(3)])
 def test_calls_fail_when_the_engine_does(
     error: BaseException, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

@@ -107,6 +107,28 @@ async def test_a_server_without_tls_is_refused_where_it_was_asked_for(client: Cl
     await dialled(url="tls://h:1")
 
 
+INFO = b'INFO {"version":"2.12.0","max_payload":1000}\r\n'
+
+
+@pytest.mark.parametrize("first", [b"PING\r\n", b""], ids=["a ping", "nothing"])
+async def test_a_client_is_connected_or_raises(first: bytes) -> None:
+    """A slow process gets the server's PING before the answer to its own, or nothing any more."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(INFO + first)
+        while (line := await reader.readline()) and not line.startswith(b"PING"):
+            pass
+        if first:
+            writer.write(b"PONG\r\n")
+            await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1") as server:
+        port = server.sockets[0].getsockname()[1]
+        with pytest.raises(ConnectionError, match="was not accepted"):
+            await dialled(url=f"nats://127.0.0.1:{port}")
+
+
 async def test_why_it_could_not_connect(client: Client) -> None:
     client.error = OSError("nobody listens")
     with pytest.raises(OSError, match="nobody listens"):

@@ -94,7 +94,6 @@ def test_refusals_that_trying_again_would_not_mend() -> None:
     expected = {
         ssl.SSLError("certificate verify failed"): "TLS with the NATS server at w fails",
         nats.errors.AuthorizationError(): "w refuses the credentials",
-        nats.errors.Error("nats: 'Authentication Timeout'"): "w refuses the credentials",
         missing: "cannot read /creds: No such file or directory",
         nats.errors.Error("nats: invalid connect url option"): "w is not a NATS address",
     }
@@ -103,6 +102,8 @@ def test_refusals_that_trying_again_would_not_mend() -> None:
         assert refused is not None and text in str(refused)
     assert refusal(ConnectionRefusedError(), "w") is None
     assert refusal(nats.errors.NoServersError(), "w") is None
+    # The credentials came too late, because this process was busy: they may be right.
+    assert refusal(nats.errors.Error("nats: 'Authentication Timeout'"), "w") is None
 
 
 @pytest.mark.parametrize(
