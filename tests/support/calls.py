@@ -33,6 +33,15 @@ class Point:
         return cls(x)
 
 
+def leaves_work(item: int) -> bool:
+    """Return whether the worker is going to do something after this item."""
+    frame: Any = sys._getframe()
+    while "aftermath" not in frame.f_locals:
+        frame = frame.f_back
+    due: bool = frame.f_locals["aftermath"].due
+    return due
+
+
 class Adder:
     def __init__(self, by: int) -> None:
         self.by = by

@@ -299,11 +299,13 @@ def _traceback(error: BaseException) -> str:
 
 def _print_to(stdout: int, stderr: int) -> None:
     """Print to these descriptors from now on; they are closed here."""
+    from jetmap.worker import output
+
     global _streams
     for fd, stream in ((1, stdout), (2, stderr)):
         os.dup2(stream, fd)
         os.close(stream)
-    _streams = _text(1), _text(2)
+    _streams = output.flushed_elsewhere = _text(1), _text(2)
     sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__ = _streams  # type: ignore[misc]
 
 

@@ -13,6 +13,10 @@ from typing import Any
 
 from .lines import Keep, MarkedLines, OutputBudget, Render, marked
 
+# The streams that functions print to instead of an ``Output``'s, and whose owner flushes them after
+# each item. The worker of an executor has them from its first call on.
+flushed_elsewhere: tuple[io.TextIOBase | None, ...] = ()
+
 
 class MarkedBuffer(io.BufferedIOBase):
     """The bytes under ``sys.stdout`` or ``sys.stderr``, cut into lines and marked.
@@ -110,8 +114,9 @@ class Output:
         a stream between itself and this one, which may hold back text.
         """
         wrapped = False
+        known = self.stdout, self.stderr, *flushed_elsewhere
         for stream in (sys.stdout, sys.stderr):
-            if stream is not self.stdout and stream is not self.stderr:
+            if not any(stream is each for each in known):
                 wrapped = True
                 with contextlib.suppress(Exception):
                     stream.flush()

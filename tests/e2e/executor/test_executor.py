@@ -186,6 +186,10 @@ def test_map_gives_values_in_order(pool: Executor) -> None:
     assert list(pool.map(calls.give, mixed)) == mixed
 
 
+def test_only_first_calls_of_a_map_leave_work_for_the_worker(pool: Executor) -> None:
+    assert sum(pool.map(calls.leaves_work, range(MANY))) <= WORKERS
+
+
 def test_map_raises_where_a_call_did(pool: Executor) -> None:
     values = pool.map(calls.fail_at, range(10))
     assert [next(values) for _ in range(3)] == [0, 1, 2]

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from jetmap.worker import lines as module
+from jetmap.worker import output
 from jetmap.worker.lines import (
     ATOMIC,
 )
@@ -122,6 +123,19 @@ def test_a_wrapper_for_each_item() -> None:
             print("wrapped", end="")
             assert harness.output.finish(), "it is flushed after each item from now on"
         assert harness.said() == [f"[m item {item}] wrapped" for item in range(3)]
+
+
+def test_streams_that_their_owner_flushes_cost_items_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    out, err = io.TextIOWrapper(io.BytesIO()), io.TextIOWrapper(io.BytesIO())
+    with redirected() as harness:
+        sys.stdout, sys.stderr = out, err
+        assert harness.output.finish(), "nobody else flushes them"
+        monkeypatch.setattr(output, "flushed_elsewhere", (out, err))
+        assert not harness.output.finish()
+        sys.stdout = io.TextIOWrapper(io.BytesIO())
+        assert harness.output.finish(), "it is another one"
 
 
 def test_streams_do_not_mix_within_a_line() -> None:
