@@ -16,7 +16,7 @@ from rich.console import Console
 from house import House
 from jetmap.cli import demo
 from jetmap.settings import Settings
-from waiting import wait_for
+from waiting import PATIENCE, wait_for
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_demo_stays_with_maps_and_jobs_also_when_somebody_cancels_them(
         said += capsys.readouterr().out
         url, token = re.findall(r"dashboard: (http://\S+)/ui\ntoken: +(\S+)", said)[0]
         headers = {"authorization": f"Bearer {token}"}
-        async with httpx.AsyncClient(base_url=url, headers=headers, timeout=30) as client:
+        async with httpx.AsyncClient(base_url=url, headers=headers, timeout=PATIENCE) as client:
 
             async def ended(state: str) -> bool:
                 answer = await client.get("/jobs", params={"state": state})

@@ -19,6 +19,7 @@ from hypotheses import examples
 from jetmap import Cluster
 from over_http import events_of, lines_of
 from served import served
+from waiting import PATIENCE
 
 pytestmark = pytest.mark.anyio
 
@@ -42,7 +43,7 @@ Outcome = tuple[str, Any]
 
 @pytest.fixture(scope="module")
 async def client(shared: Cluster) -> AsyncIterator[httpx.AsyncClient]:
-    async with served(shared) as port, httpx.AsyncClient(timeout=30) as client:
+    async with served(shared) as port, httpx.AsyncClient(timeout=PATIENCE) as client:
         client.base_url = httpx.URL(f"http://127.0.0.1:{port}")
         yield client
 

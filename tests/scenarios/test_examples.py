@@ -22,7 +22,7 @@ import pytest
 from browser import CHROMIUM, Browser
 from nodes import free_ports
 from tools import need_tool
-from waiting import wait_until_sync
+from waiting import PATIENCE, wait_until_sync
 
 T = TypeVar("T")
 
@@ -81,12 +81,12 @@ def serving(*options: str, port: int | None = None, **variables: str) -> Iterato
         process = subprocess.Popen([*command, *options], cwd=ROOT, env=environment)
         app = App(process, port, mark, Path(runtime))
         try:
-            wait_until_sync(app.is_up, "the example app answers", 40)
+            wait_until_sync(app.is_up, "the example app answers")
             yield app
         finally:
             process.terminate()
             try:
-                process.wait(20)
+                process.wait(PATIENCE)
             finally:
                 process.kill()
                 process.wait()
@@ -128,7 +128,9 @@ def test_app_maps_a_list(app: App) -> None:
 
 @pytest.mark.slow
 def test_app_measures_known_files_only(app: App) -> None:
-    with httpx.Client(base_url=app.url, timeout=40) as client:  # It looks at every file first.
+    with httpx.Client(
+        base_url=app.url, timeout=PATIENCE
+    ) as client:  # It looks at every file first.
         path = next(path for path in client.get("/files").json() if "/ast.py" in path)
         [metrics] = client.post("/metrics-of", json=[path]).json()
         assert metrics["classes"] > 10
@@ -172,7 +174,7 @@ def test_four_uvicorn_workers_share_one_keeper_and_leave_nothing_when_killed() -
                 answered.update(threads.map(lambda _: answering(app), range(8)))
             return len(answered) == 4
 
-        wait_until_sync(all_answered, "each of the four has answered", 30)
+        wait_until_sync(all_answered, "each of the four has answered")
         [broker] = [p for p in marked(app.mark) if p.name().startswith("nats-server")]
         keeper = broker.parent()
         assert keeper is not None and keeper.pid not in answered
@@ -303,12 +305,12 @@ def lasting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
         )
     try:
         # One that has not begun yet knows no SIGTERM, and not all tests wait for it.
-        wait_until_sync(lambda: "broker" in (place / "log").read_text(), "it is up", 40)
+        wait_until_sync(lambda: "broker" in (place / "log").read_text(), "it is up")
         yield {**variables, "JETMAP_NATS_URL": f"nats://127.0.0.1:{port}"}
     finally:
         process.terminate()
         try:
-            process.wait(40)
+            process.wait(PATIENCE)
         finally:
             process.kill()
             process.wait()
@@ -356,14 +358,14 @@ def test_page_follows_a_job_over_a_reload_and_a_gateways_death(
     with serving(port=port, **lasting) as gateway:
         opened(browser, gateway.url)
         begin(browser, first, count)
-        wait_until_sync(has_done(1000), "the job makes progress", timeout=60)
+        wait_until_sync(has_done(1000), "the job makes progress")
         [job] = re.findall(r"job=([\w-]+)", shown(browser)["hash"])
         browser.call("Page.reload")
         # The address is what it was, and so everything is on the page again.
         wait_until_sync(
             lambda: shown(browser).get("link") == "open", "the page has found its job", 20
         )
-        wait_until_sync(has_done(2000), "the page follows the job", timeout=60)
+        wait_until_sync(has_done(2000), "the page follows the job")
         assert shown(browser)["state"] == "running"
         for process in marked(gateway.mark):
             process.kill()

@@ -16,7 +16,7 @@ import pytest
 from nodes import free_ports
 from processes import nothing_left
 from tools import skip_or_fail
-from waiting import wait_until_sync
+from waiting import PATIENCE, wait_until_sync
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = re.compile(r"^    (gunicorn|uvicorn) (examples\.\w+:app) --workers 4(.*)$", re.MULTILINE)
@@ -51,7 +51,7 @@ def test_an_example(framework: str, tmp_path: Path) -> None:
 
         def post(body: str) -> httpx.Response:
             url, headers = f"http://127.0.0.1:{port}{curl[2]}", {"Content-Type": "application/json"}
-            return httpx.post(url, content=body, headers=headers, timeout=40)
+            return httpx.post(url, content=body, headers=headers, timeout=PATIENCE)
 
         def is_up() -> bool:
             assert server.poll() is None, log.read_text()
@@ -61,10 +61,10 @@ def test_an_example(framework: str, tmp_path: Path) -> None:
                 return False
 
         try:
-            wait_until_sync(is_up, f"{framework} answers", 40)
+            wait_until_sync(is_up, f"{framework} answers")
             assert [post(f"[{n}]").json() for n in range(4)] == [[False], [False], [True], [True]]
             assert post('["seven"]').status_code in (400, 422)
         finally:
             server.send_signal(signal.SIGTERM)
-            server.wait(30)
+            server.wait(PATIENCE)
         assert "Traceback" not in log.read_text()

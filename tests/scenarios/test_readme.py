@@ -23,7 +23,7 @@ import httpx
 import pytest
 
 from nodes import free_ports
-from waiting import wait_until_sync
+from waiting import PATIENCE, wait_until_sync
 
 ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
@@ -88,7 +88,7 @@ class Server:
         """Ctrl-C, which ends it well."""
         self._process.send_signal(signal.SIGINT)
         try:
-            code = self._process.wait(30)
+            code = self._process.wait(PATIENCE)
         finally:
             self._process.kill()
             self._process.wait()
@@ -151,9 +151,9 @@ class Reader:
         server = Server(self._here(command), log, self._home, self._environment)
         self._servers.append(server)
         wanted = pattern(self._here(expected))
-        wait_until_sync(lambda: server.has_printed(wanted), f"{command} prints {expected}", 40)
+        wait_until_sync(lambda: server.has_printed(wanted), f"{command} prints {expected}")
         if command.startswith("jetmap up "):
-            wait_until_sync(self._is_ready, "the gateway has workers", 40)
+            wait_until_sync(self._is_ready, "the gateway has workers")
 
     def _run(self, command: str, expected: str) -> None:
         # Into a pipe curl also shows its progress, which is not what a reader sees.
@@ -200,7 +200,6 @@ class Reader:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240)
 @pytest.mark.parametrize("page", [README, ROOT / "docs" / "celery.md"], ids=lambda page: page.name)
 def test_every_snippet_does_what_it_says(page: Path, reader: Reader) -> None:
     for snippet in snippets(page):

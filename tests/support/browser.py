@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from waiting import wait_until_sync
+from waiting import PATIENCE, wait_until_sync
 
 # Names that Chromium is installed under.
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
@@ -109,7 +109,7 @@ class Browser:
     def close(self) -> None:
         self.call("Browser.close")
         try:
-            self._process.wait(30)
+            self._process.wait(PATIENCE)
         finally:
             self._process.kill()
             self._process.wait()

@@ -83,8 +83,8 @@ def pid(_: object = None) -> int:
 
 
 def wait_for_file(path: str) -> str:
-    """Compute until a file exists, at most half a minute."""
-    deadline = time.monotonic() + 30
+    """Compute until a file exists, at most five minutes."""
+    deadline = time.monotonic() + 300
     while not Path(path).exists() and time.monotonic() < deadline:
         time.sleep(0.005)
     return path
@@ -94,7 +94,7 @@ def meet(directory: str, number: int, parties: int) -> int:
     """Wait until as many calls as there are parties run at the same time."""
     here = Path(directory)
     (here / str(number)).touch()
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 300
     while (there := len(list(here.iterdir()))) < parties and time.monotonic() < deadline:
         time.sleep(0.005)
     return there

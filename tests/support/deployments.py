@@ -27,7 +27,7 @@ from jetmap.nats.server import find_binary
 from jetmap.settings import Settings
 from nodes import free_ports
 from servers import FUNCTIONS
-from waiting import wait_until
+from waiting import PATIENCE, wait_until
 
 JETSTREAM = 'jetstream { store_dir: "STORE" }'
 STARTED_SECONDS = 20
@@ -133,12 +133,12 @@ class Deployment:
         await self._stack.aclose()
 
     async def maps(self) -> None:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             numbers = list(range(1, 200, 2))
             assert await self.cluster.map(functions.odd_only, numbers) == numbers
 
     async def runs_jobs(self) -> None:
-        async with asyncio.timeout(40):
+        async with asyncio.timeout(PATIENCE):
             job = await self.cluster.submit(functions.odd_only, [1, 3, 5])
             assert await job == [1, 3, 5]
 

@@ -197,7 +197,7 @@ def alone(seconds: float) -> tuple[int, int, int]:
 def wait_for_all(index: int, *, log: str, count: int) -> bool:
     """Item 0 waits for the others to be begun; returns whether all were."""
     note(log, index)
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 300
     while index == 0 and time.monotonic() < deadline:
         if len({line.split()[0] for line in Path(log).read_text().splitlines()}) >= count:
             return True

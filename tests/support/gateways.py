@@ -12,7 +12,7 @@ import msgspec
 
 from nodes import free_ports
 from servers import Site
-from waiting import wait_for
+from waiting import PATIENCE, wait_for
 
 COUNT = 600
 
@@ -60,7 +60,7 @@ async def stop(found: Gateway) -> None:
 
 async def submitted(gateway: Gateway, log: Path) -> str:
     kwargs = msgspec.json.encode({"log": str(log)}).decode()
-    async with httpx.AsyncClient(timeout=30) as client:
+    async with httpx.AsyncClient(timeout=PATIENCE) as client:
         answer = await client.post(
             f"{gateway.url}/jobs/logged",
             params={"kwargs": kwargs},
@@ -72,7 +72,7 @@ async def submitted(gateway: Gateway, log: Path) -> str:
 
 async def whole(gateway: Gateway, job: str) -> None:
     """All results, in input order, in each form; and what the job says of itself."""
-    async with httpx.AsyncClient(base_url=gateway.url, timeout=30) as client:
+    async with httpx.AsyncClient(base_url=gateway.url, timeout=PATIENCE) as client:
         document = (await client.get(job)).json()
         assert (document["state"], document["done"], document["failed"]) == ("succeeded", COUNT, 0)
         lines = (await client.get(f"{job}/results", headers={"accept": "application/jsonl"})).text

@@ -26,7 +26,7 @@ from jetmap.cli.app import build
 from jetmap.client.local_up import this_python
 from jetmap.embedded.running import Registration, find_running, register_up
 from jetmap.wire.seals import new_key
-from waiting import wait_until_sync
+from waiting import PATIENCE, wait_until_sync
 
 TASKS = """
 import os, time
@@ -96,7 +96,7 @@ class House:
         return process
 
     def run(
-        self, *arguments: str, input: str = "", timeout: float = 40, **variables: str
+        self, *arguments: str, input: str = "", timeout: float = PATIENCE, **variables: str
     ) -> subprocess.CompletedProcess[str]:
         """``jetmap …`` to its end; no traceback may be shown, whatever happens."""
         done = subprocess.run(
@@ -212,7 +212,7 @@ class Up:
             {"Content-Type": "application/json"},
         )
         try:
-            with urllib.request.urlopen(request, timeout=30) as answer:
+            with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
                 return answer.status, json.load(answer)
         except urllib.error.HTTPError as exc:
             return exc.code, json.load(exc)
@@ -247,7 +247,7 @@ class Up:
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         self.house.descendants(self.process)
         self.process.send_signal(number)
-        return self.process.wait(30)
+        return self.process.wait(PATIENCE)
 
 
 def _files(place: Path) -> list[str]:

@@ -72,7 +72,7 @@ def kill_if_there(process: psutil.Process) -> None:
 
 
 @contextmanager
-def nothing_left(timeout: float = 30, *, patient: bool = False) -> Iterator[str]:
+def nothing_left(timeout: float = 120, *, patient: bool = False) -> Iterator[str]:
     """A mark and a runtime directory for what is started in here; fails if a process is left.
 
     patient: waits for keepers to end by themselves, two seconds after their last user; else

@@ -20,9 +20,7 @@ from jetmap.jobs.upload import Upload
 from jetmap.nats.server import NatsServer
 from processes import HERE
 from servers import Site, starts
-from waiting import wait_for, wait_until
-
-PATIENCE = 25  # Seconds for a job to end after that, on a busy machine.
+from waiting import PATIENCE, wait_for, wait_until
 
 
 class CarrierProcess:

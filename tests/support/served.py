@@ -17,7 +17,7 @@ from jetmap import Cluster
 from jetmap.settings import Settings
 from jetmap_api import create_app
 from jetmap_api.server import GatewayServer
-from waiting import wait_until
+from waiting import PATIENCE, wait_until
 
 
 class Signing(BaseHTTPMiddleware):
@@ -79,4 +79,4 @@ async def listening(server: uvicorn.Server) -> AsyncIterator[int]:
             yield listener.getsockname()[1]
         finally:  # Or uvloop would wait for ever for the sockets of a test that fails.
             server.should_exit = True
-            await asyncio.wait_for(serving, 30)
+            await asyncio.wait_for(serving, PATIENCE)

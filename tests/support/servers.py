@@ -27,7 +27,7 @@ from jetmap.wire.messages import Ping, encode
 from jetmap.wire.presence import Presence
 from jetmap.wire.protocol import PROTOCOL
 from processes import HERE, cmdline, end, kill_if_there, nothing_left
-from waiting import wait_for, wait_until
+from waiting import PATIENCE, wait_for, wait_until
 
 FUNCTIONS = str(HERE / "functions.py")
 CORES = 2  # Cores of an agent.
@@ -109,7 +109,7 @@ class Site:
 
         await wait_for(there, "the agent is ready", show=lambda: agent.said)
 
-    async def until_busy(self, cluster: Cluster, cores: int, seconds: float = 30) -> None:
+    async def until_busy(self, cluster: Cluster, cores: int, seconds: float = PATIENCE) -> None:
         """Wait until this number of cores compute."""
 
         async def compute() -> bool:
@@ -168,8 +168,7 @@ class Site:
             await wait_until(
                 lambda agent=agent: is_ready(cluster, agent) or agent.has_exited(),
                 "the agent is ready",
-                30,
-                lambda agent=agent: agent.said,
+                show=lambda agent=agent: agent.said,
             )
             assert not agent.has_exited(), agent.said
 

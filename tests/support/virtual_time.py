@@ -16,7 +16,7 @@ from unittest import mock
 T = TypeVar("T")
 
 START = 1_000.0
-IDLE_SECONDS = 5.0  # Real seconds without a timer or an event, after which the loop gives up.
+IDLE_SECONDS = 60.0  # Real seconds without a timer or an event, after which the loop gives up.
 
 
 class _Selector:

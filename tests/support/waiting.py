@@ -9,13 +9,19 @@ from typing import Any, TypeVar
 
 import pytest
 
-POLL = 0.005
+POLL = 0.005  # Seconds between two looks.
+# Seconds to wait for what takes a moment: a machine may stop for twenty at any point, and be slow
+# for longer. It costs nothing where nothing is wrong.
+PATIENCE = 120.0
 
 T = TypeVar("T")
 
 
 async def wait_until(
-    predicate: Callable[[], Any], what: str, timeout: float = 30, show: Callable[[], Any] = str
+    predicate: Callable[[], Any],
+    what: str,
+    timeout: float = PATIENCE,
+    show: Callable[[], Any] = str,
 ) -> None:
     """Poll until the predicate holds. show: text to add to the failure's message."""
     deadline = time.monotonic() + timeout
@@ -28,7 +34,7 @@ async def wait_until(
 async def wait_for(
     ask: Callable[[], Awaitable[T]],
     what: str,
-    timeout: float = 30,
+    timeout: float = PATIENCE,
     show: Callable[[], Any] = str,
 ) -> T:
     """Poll an asynchronous question until it has an answer, and return that."""
@@ -40,7 +46,7 @@ async def wait_for(
     return found
 
 
-def wait_until_sync(predicate: Callable[[], T], what: str, timeout: float = 30) -> T:
+def wait_until_sync(predicate: Callable[[], T], what: str, timeout: float = PATIENCE) -> T:
     """Poll, in a test without an event loop, until there is an answer, and return that."""
     deadline = time.monotonic() + timeout
     while not (found := predicate()):

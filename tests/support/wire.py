@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 
 from jetmap import Cluster
+from waiting import PATIENCE
 
 
 @dataclass
@@ -25,7 +26,7 @@ class Site:
         return f"http://{self.host}:{self.port}"
 
     def client(self) -> httpx.AsyncClient:
-        return httpx.AsyncClient(base_url=self.url, timeout=30)
+        return httpx.AsyncClient(base_url=self.url, timeout=PATIENCE)
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
@@ -63,7 +64,7 @@ async def read_chunked(reader: asyncio.StreamReader) -> bytes:
 
 async def read_answer(reader: asyncio.StreamReader) -> tuple[int, dict[str, str], Any]:
     """The status, headers and JSON document of an answer of known length."""
-    head = (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 15)).decode()
+    head = (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), PATIENCE)).decode()
     first, *lines = head.split("\r\n")[:-2]
     headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
     body = await reader.readexactly(int(headers["content-length"]))

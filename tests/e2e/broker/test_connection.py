@@ -11,6 +11,7 @@ import pytest
 from jetmap.errors import BrokerUnreachable
 from jetmap.nats.connection import Auth, Connection
 from jetmap.nats.server import NatsServer
+from waiting import PATIENCE
 
 pytestmark = pytest.mark.anyio
 AUTH = Auth(user="me", password='pa"$s\\word')
@@ -50,7 +51,7 @@ class Received:
         await self(msg)
 
     async def reaches(self, count: int) -> None:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             while len(self.payloads) < count:
                 self._changed.clear()
                 await self._changed.wait()
@@ -105,7 +106,7 @@ async def test_a_restarted_server_is_found_again(
     connection.on_reconnect(on_reconnect)
     await connection.subscribe("a", received.take)
     await server.stop()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         await lost.wait()
         await connection.publish("a", b"kept meanwhile")
         await server.start()
@@ -128,7 +129,7 @@ async def test_a_client_that_nats_py_gave_up_is_replaced(connection: Connection)
     for _ in range(2):
         back.clear()
         await break_protocol(connection)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             await back.wait()
     await connection.publish("b", b"not this")
     await connection.publish("a", b"this")
@@ -146,7 +147,7 @@ async def test_publishing_while_the_buffer_is_full_raises(
 
     connection.on_lost(on_lost)
     await server.stop()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         await lost.wait()
     with pytest.raises(BrokerUnreachable, match="too much waits"):
         for _ in range(10):
@@ -219,7 +220,7 @@ async def test_cancelled_while_the_buffer_is_full(connection: Connection) -> Non
     task = asyncio.create_task(flood())
     await connection.flush()
     task.cancel()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         with pytest.raises(asyncio.CancelledError):
             await task
 
@@ -238,7 +239,7 @@ async def test_moved_servers_are_used_when_the_old_one_is_lost(
     try:
         connection.move([other.url])
         await server.stop()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             await back.wait()
         await connection.flush()
     finally:

@@ -11,7 +11,7 @@ import pytest
 
 from house import House, Up
 from small_disk import disk, fill
-from waiting import wait_until_sync
+from waiting import PATIENCE, wait_until_sync
 
 __all__ = ["disk"]  # A fixture.
 
@@ -32,7 +32,7 @@ def ask(url: str, method: str, body: Any = None) -> tuple[int, Any]:
     headers = {"Content-Type": "application/json"}
     request = urllib.request.Request(url, data, headers, method=method)
     try:
-        with urllib.request.urlopen(request, timeout=60) as answer:
+        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
             text = answer.read()
             return answer.status, json.loads(text) if text else None
     except urllib.error.HTTPError as exc:
@@ -65,7 +65,7 @@ def test_a_job_outlives_a_full_disk(house: House, disk: Path) -> None:
     other = disk / "other"
     fill(other)
 
-    wait_until_sync(lambda: shown()["waiting_for"] == "room", "the job waits for room", 60)
+    wait_until_sync(lambda: shown()["waiting_for"] == "room", "the job waits for room")
     assert shown()["state"] == "waiting"
     status, problem = ask(f"{up.url}/jobs/zeros", "POST", [1] * 9000)
     assert (status, problem.get("type")) == (507, "urn:jetmap:store-full"), problem
@@ -78,7 +78,7 @@ def test_a_job_outlives_a_full_disk(house: House, disk: Path) -> None:
     assert up.child("nats-server").pid == server
 
     other.unlink()
-    wait_until_sync(lambda: over(up, job), "the job goes on to its end", 60)
+    wait_until_sync(lambda: over(up, job), "the job goes on to its end")
     record = shown()
     assert (record["done"], record["failed"], record["waiting_for"]) == (COUNT, 0, None)
     found = up.get(f"{job_url}/results?limit=1000")[1]

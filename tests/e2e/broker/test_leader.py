@@ -30,7 +30,7 @@ async def three(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     with nothing_left(), running() as nodes:
         start_nodes(tmp_path, 3, nodes)
         for node in nodes:
-            await wait_until(lambda node=node: node.is_healthy, "the servers are healthy", 40)
+            await wait_until(lambda node=node: node.is_healthy, "the servers are healthy")
         monkeypatch.setenv("JETMAP_NATS_USER", "jetmap")
         monkeypatch.setenv("JETMAP_NATS_PASSWORD", PASSWORD)
         yield nodes
@@ -100,10 +100,10 @@ async def test_a_map_and_a_job_go_on(three: list[Node], tmp_path: Path) -> None:
         killed = await kill_leader(three, "JETMAP_JOBS_default")
         again = len(starts(log))
         assert await running == list(range(1500))
-        record = await until_over(cluster, record.id, 60)
+        record = await until_over(cluster, record.id)
         await check(cluster, record, list(range(600)))
         killed.start_again()
-        await wait_until(lambda: killed.is_healthy, "it is back", 40)
+        await wait_until(lambda: killed.is_healthy, "it is back")
         assert len(starts(log)) - 600 <= 300, again
 
 
@@ -114,7 +114,7 @@ async def test_a_map_goes_on_without_the_leader_of_its_chunks(
         killed = await kill_leader(three, "JETMAP_WORK_default")
         await load.goes_on(40)
         killed.start_again()
-        await wait_until(lambda: killed.is_healthy, "it is back", 40)
+        await wait_until(lambda: killed.is_healthy, "it is back")
         await load.goes_on()
 
 
@@ -142,7 +142,7 @@ async def test_maps_go_on_without_the_server_of_a_shard(
         results = await asyncio.gather(*running)
         assert results == [[work.value for work in items] for items in works]
         killed.start_again()
-        await wait_until(lambda: killed.is_healthy, "it is back", 40)
+        await wait_until(lambda: killed.is_healthy, "it is back")
         again = [cluster.map(functions.work, items[:20]) for items in works]
         assert await asyncio.gather(*again) == [values[:20] for values in results]
 

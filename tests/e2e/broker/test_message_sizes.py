@@ -11,6 +11,7 @@ import pytest
 import functions
 from jetmap import Cluster, ItemError
 from servers import Site, site
+from waiting import PATIENCE
 
 pytestmark = pytest.mark.anyio
 
@@ -20,14 +21,14 @@ async def test_large_items_of_many_maps_at_once(shared: Cluster) -> None:
     await shared.map(functions.measure, ["a"] * 100)  # So that it is known to be quick.
     sizes = [60_000, 100_000, 250_000, 10] * 12
     maps = (shared.map(functions.measure, ["x" * size]) for size in sizes)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         assert await asyncio.gather(*maps) == [[size] for size in sizes]
 
 
 @pytest.mark.parametrize("size", [90_000, 400_000, 2_000_000])
 async def test_keyword_parameters_leave_room_for_the_items(shared: Cluster, size: int) -> None:
     items = ["a" * 250_000, "a" * 850_000, *["a" * 90_000] * 30]
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         found = await shared.map(functions.measure, items, kwargs={"beside": "x" * size})
     assert found == [len(item) + size for item in items]
 
@@ -40,7 +41,7 @@ async def test_the_limits_are_the_settings_and_not_the_brokers(
     monkeypatch.setenv("JETMAP_REPORT_BYTES", "2MiB")
     cluster = await place.cluster()
     await place.agent(cluster)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         found: list[Any] = await cluster.map(
             functions.zeros, [3_500_000, 2_500_000, *[10_000] * 500], return_exceptions=True
         )
@@ -68,7 +69,7 @@ async def test_a_broker_is_replaced_by_one_of_smaller_messages(tmp_path: Path) -
         await place.server.stop()
         place.server = type(place.server)(port=port, max_payload=64 << 10)
         await place.server.start()
-        async with asyncio.timeout(40):
+        async with asyncio.timeout(PATIENCE):
             await place.workers(cluster)
             sizes = [10, 200_000, 300_000, 20]
             found = await cluster.map(functions.zeros, sizes)

@@ -17,7 +17,7 @@ from jetmap.errors import BrokerUnreachable
 from jetmap.nats.connection import Connection
 from jetmap.nats.server import NatsServer
 from processes import alive
-from waiting import wait_until
+from waiting import PATIENCE, wait_until
 
 pytestmark = pytest.mark.anyio
 
@@ -66,7 +66,7 @@ async def test_its_end_is_seen() -> None:
     waiting = asyncio.create_task(server.wait())
     assert server.pid is not None
     os.kill(server.pid, signal.SIGKILL)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         assert await waiting == -signal.SIGKILL
     await server.stop()
 

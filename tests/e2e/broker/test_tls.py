@@ -17,6 +17,7 @@ from jetmap.nats.auth import Auth
 from jetmap.nats.broker import Message
 from jetmap.nats.connection import Connection
 from tools import need_tool
+from waiting import PATIENCE
 
 SIZES = [10, 16_383, 16_384, 900_000, 300_000, 1, 65_536, 70_000] * 4
 
@@ -60,7 +61,7 @@ def test_messages_of_every_size_arrive(
         await connection.subscribe("large", receive, direct=True)
         for data in sent:
             await connection.publish("large", data)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             await arrived.wait()
         assert received == sent
         await connection.close()

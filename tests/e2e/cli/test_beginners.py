@@ -19,6 +19,7 @@ from jetmap.cli.exits import Exit
 from jetmap.errors import ConfigurationError
 from jetmap.functions.importing import import_tasks
 from jetmap.settings import Settings
+from waiting import PATIENCE
 
 PARAMETERS = """
 from jetmap import task
@@ -182,7 +183,7 @@ def test_values_and_progress_do_not_mix_on_one_terminal(house: House) -> None:
     mapping = mapping_three(house, theirs, theirs)
     os.close(theirs)
     said = b"".join(_until_closed(ours))
-    assert mapping.wait(30) == 0
+    assert mapping.wait(PATIENCE) == 0
     assert said.replace(b"\r\n", b"\n") == b"2\n4\n6\n"
 
 
@@ -191,7 +192,7 @@ def test_progress_is_shown_where_only_stderr_is_a_terminal(house: House) -> None
     mapping = mapping_three(house, subprocess.PIPE, theirs)
     os.close(theirs)
     said = b"".join(_until_closed(ours))
-    assert mapping.communicate(timeout=30)[0] == b"2\n4\n6\n"
+    assert mapping.communicate(timeout=PATIENCE)[0] == b"2\n4\n6\n"
     assert b"3/3" in said
 
 

@@ -16,6 +16,7 @@ from jetmap.cli.app import build
 from jetmap.cli.exits import Exit
 from jetmap.cli.options import TABLE
 from jetmap.settings import FIELDS
+from waiting import PATIENCE
 
 COMMANDS = (
     *("demo", "up", "worker", "api", "map"),
@@ -94,7 +95,9 @@ def test_only_the_command_for_a_gateway_needs_the_gateways_code() -> None:
         "        __import__(found.name)\n"
         "print(sorted({'fastapi', 'starlette', 'uvicorn', 'jetmap_api'} & set(sys.modules)))\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=30)
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, timeout=PATIENCE
+    )
     assert done.stdout == b"[]\n"
 
 
@@ -176,7 +179,7 @@ def test_tasks_that_cannot_be_imported_end_up(house: House) -> None:
     """The other messages are units of the functions' room."""
     house.tasks.write_text("import nowhere_to_be_found\n", encoding="utf-8")
     process = house.start("up", "tasks.py", "--port", "0", "--nats-port", "0")
-    assert process.wait(30) == Exit.WORKERS
+    assert process.wait(PATIENCE) == Exit.WORKERS
     assert "the workers cannot start" in house.said
     assert "jetmap/worker" not in house.said
     assert 1 <= house.said.count("nowhere_to_be_found") <= 3

@@ -13,7 +13,7 @@ import pytest
 from house import House, Up
 from jetmap.cli.exits import Exit
 from jetmap.embedded.locks import is_held
-from waiting import wait_until_sync
+from waiting import PATIENCE, wait_until_sync
 
 
 def submitted(house: House, *arguments: str, input: str) -> str:
@@ -73,7 +73,7 @@ def test_a_file_of_nothing_is_a_job(shared_up: Up) -> None:
 
 def test_jobs_are_listed_cancelled_and_deleted(shared_up: Up) -> None:
     house = shared_up.house
-    id = submitted(house, "slow", input="60\n60\n60\n")
+    id = submitted(house, "slow", input="600\n600\n600\n")
     wait_until_sync(lambda: _state(house, id) == "running", "it runs")
     following = house.start("job", id, "--follow")
     listed = json.loads(house.call("jobs", "--state", "running,queued", "--json").stdout)
@@ -82,7 +82,7 @@ def test_jobs_are_listed_cancelled_and_deleted(shared_up: Up) -> None:
     assert id in said and "running" in said
     done = house.call("job", id, "--cancel", "--json")
     assert json.loads(done.stdout)["state"] == "cancelled"
-    assert following.wait(20) == Exit.ITEMS_FAILED
+    assert following.wait(PATIENCE) == Exit.ITEMS_FAILED
     done = house.call("job", id, "--results")
     assert (done.returncode, done.stdout) == (Exit.ITEMS_FAILED, "")
     assert f"job {id} was cancelled: 0 of 3 items" in done.stderr
@@ -124,18 +124,18 @@ def test_interrupting_submit_leaves_nothing_and_following_leaves_the_job(shared_
     house = shared_up.house
     process = house.start("submit", "slow")
     assert process.stdin is not None and process.stdout is not None
-    process.stdin.write("60\n")
+    process.stdin.write("600\n")
     process.stdin.flush()
     wait_until_sync(lambda: _connected(process.pid), "it is connected")
     process.send_signal(signal.SIGINT)
-    assert process.wait(20) == Exit.INTERRUPTED
+    assert process.wait(PATIENCE) == Exit.INTERRUPTED
     assert process.stdout.read() == ""
 
-    id = submitted(house, "slow", input="60\n")
+    id = submitted(house, "slow", input="600\n")
     following = house.start("job", id, "--results")
     wait_until_sync(lambda: _connected(following.pid), "it is connected")
     following.send_signal(signal.SIGINT)
-    assert following.wait(20) == Exit.INTERRUPTED
+    assert following.wait(PATIENCE) == Exit.INTERRUPTED
     assert _state(house, id) in ("queued", "running")
     assert house.call("job", id, "--delete").returncode == 0
     found = json.loads(house.call("jobs", "--state", "queued,running", "--json").stdout)

@@ -8,7 +8,7 @@ import pytest
 
 from house import House, Up
 from jetmap.cli.exits import Exit
-from waiting import wait_until_sync
+from waiting import PATIENCE, wait_until_sync
 
 
 def test_map_keeps_the_order(shared_up: Up) -> None:
@@ -63,7 +63,7 @@ def test_map_streams_while_the_input_goes_on(shared_up: Up) -> None:
         process.stdin.flush()
         assert process.stdout.readline() == f"{2 * number}\n"
     process.stdin.close()
-    assert process.wait(30) == 0
+    assert process.wait(PATIENCE) == 0
 
 
 def test_map_ends_quietly_when_nobody_reads(shared_up: Up) -> None:
@@ -72,18 +72,18 @@ def test_map_ends_quietly_when_nobody_reads(shared_up: Up) -> None:
     assert process.stdout is not None
     assert process.stdout.readline() == "2\n"
     process.stdout.close()
-    assert process.wait(20) == 0
+    assert process.wait(PATIENCE) == 0
     assert "rror" not in shared_up.house.said
 
 
 def test_interrupting_map_withdraws_it(shared_up: Up) -> None:
     process = shared_up.house.start("map", "slow")
     assert process.stdin is not None
-    process.stdin.write("60\n")
+    process.stdin.write("600\n")
     process.stdin.flush()
     wait_until_sync(lambda: shared_up.busy == 1, "the item runs")
     process.send_signal(signal.SIGINT)
-    assert process.wait(30) == Exit.INTERRUPTED
+    assert process.wait(PATIENCE) == Exit.INTERRUPTED
     wait_until_sync(lambda: shared_up.busy == 0, "its worker is free again")
 
 

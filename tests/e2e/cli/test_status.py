@@ -11,7 +11,7 @@ import pytest
 
 from house import House, Up
 from jetmap.cli.exits import Exit
-from waiting import wait_until_sync
+from waiting import PATIENCE, wait_until_sync
 
 
 def test_status(shared_up: Up) -> None:
@@ -59,7 +59,7 @@ def test_another_gateway_finds_the_running_up(shared_up: Up) -> None:
     wait_until_sync(lambda: other.get("/readyz")[0] == 200, "ready")
     assert other.get("/map/double", "[1, 2]") == (200, [2, 4])
     process.send_signal(signal.SIGINT)
-    assert process.wait(30) == 0
+    assert process.wait(PATIENCE) == 0
 
 
 @pytest.mark.slow
@@ -70,7 +70,7 @@ def test_top_prints_one_frame_into_a_pipe_and_ui_serves_the_dashboard(shared_up:
     assert process.stdout is not None
     url = process.stdout.readline().strip()
     assert url.endswith("/ui")
-    with urllib.request.urlopen(url, timeout=20) as answer:
+    with urllib.request.urlopen(url, timeout=PATIENCE) as answer:
         assert b"data-root" in answer.read()
     process.send_signal(signal.SIGINT)
-    assert process.wait(30) == 0
+    assert process.wait(PATIENCE) == 0

@@ -146,7 +146,7 @@ def test_the_broker_goes_while_a_gateway_carries_a_job(
     gateway = house.start("api", "--nats", url, "--port", "0", "--grace", "1")
     assert gateway.stdout is not None
     at = gateway.stdout.readline().strip().removesuffix("/docs")
-    with httpx.Client(base_url=at, timeout=30) as client:
+    with httpx.Client(base_url=at, timeout=PATIENCE) as client:
         wait_until_sync(lambda: client.get("/readyz").status_code == 200, "it is ready")
         job = client.post("/jobs/slow", json=[600, 600, 600]).json()["id"]
         wait_until_sync(

@@ -19,6 +19,7 @@ from jetmap.settings import Settings
 from jetmap.wire.split.json_lines import BOM
 from processes import HERE, nothing_left
 from tools import need_root, need_tool
+from waiting import PATIENCE
 
 
 def shell(
@@ -104,7 +105,7 @@ def test_a_program_without_streams(tmp_path: Path) -> None:
         line = (
             f"PYTHONPATH={shlex.quote(here)} {shlex.quote(sys.executable)} script.py <&- >&- 2>&-"
         )
-        done = subprocess.run(["sh", "-c", line], cwd=tmp_path, timeout=60)
+        done = subprocess.run(["sh", "-c", line], cwd=tmp_path, timeout=PATIENCE)
     assert done.returncode == 0
     assert (tmp_path / "values").read_text() == "[1, 2]"
 
@@ -147,7 +148,7 @@ def test_streams_that_another_program_made_non_blocking(shared_up: Up) -> None:
     time.sleep(0.5)  # Its output fills the pipe.
     with os.fdopen(values[0], "rb") as lines:
         found = [int(line) for line in lines]
-    assert process.communicate(timeout=30)[1] == b"" and process.returncode == 0
+    assert process.communicate(timeout=PATIENCE)[1] == b"" and process.returncode == 0
     assert found == [2 * n for n in range(100, 50_000)]
 
 

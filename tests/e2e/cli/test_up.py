@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from house import House, Up, runs
-from waiting import wait_until_sync
+from waiting import PATIENCE, wait_until_sync
 
 
 def test_secrets_are_on_no_command_line(shared_up: Up) -> None:
@@ -71,7 +71,7 @@ def test_up_tells_other_hosts_how_to_join(house: House) -> None:
         assert "now counts twice" in house.said and "end one of the two" in house.said
     house.descendants(worker)
     worker.send_signal(signal.SIGTERM)
-    assert worker.wait(20) == 0
+    assert worker.wait(PATIENCE) == 0
     wait_until_sync(lambda: up.ready == 2, "and left")
     assert up.stop() == 0
     house.nothing_is_left()
@@ -95,13 +95,13 @@ def test_a_worker_finishes_on_the_first_signal_and_ends_on_the_second(house: Hou
         return worker, mapping
 
     worker, mapping = stopped_in_an_item(3)
-    assert worker.wait(20) == 0
-    assert mapping.wait(20) == 0
+    assert worker.wait(PATIENCE) == 0
+    assert mapping.wait(PATIENCE) == 0
 
-    worker, _ = stopped_in_an_item(40, "--grace", "60")
-    wait_until_sync(lambda: "SIGTERM: finishing within 60 s" in house.said, "it drains")
+    worker, _ = stopped_in_an_item(1000, "--grace", "600")
+    wait_until_sync(lambda: "SIGTERM: finishing within 600 s" in house.said, "it drains")
     worker.send_signal(signal.SIGTERM)
-    assert worker.wait(30) == 0
+    assert worker.wait(PATIENCE) == 0
 
 
 def test_the_first_ctrl_c_finishes_what_was_asked_for(house: House) -> None:
@@ -113,7 +113,7 @@ def test_the_first_ctrl_c_finishes_what_was_asked_for(house: House) -> None:
         found = [answer.result() for answer in answers]
     assert [status for status, _ in found] == [200, 200]
     assert [len(pids) for _, pids in found] == [3, 3]
-    assert up.process.wait(20) == 0
+    assert up.process.wait(PATIENCE) == 0
     house.nothing_is_left()
 
 
@@ -121,16 +121,16 @@ def test_the_first_ctrl_c_finishes_what_was_asked_for(house: House) -> None:
 @pytest.mark.parametrize("signals", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_what_takes_longer_than_the_grace_is_an_error(house: House, signals: int) -> None:
     """The second signal does not wait for the grace, either."""
-    up = house.up("--grace", "2" if signals == 1 else "60")
+    up = house.up("--grace", "2" if signals == 1 else "600")
     with ThreadPoolExecutor() as clients:
-        answer = clients.submit(status, up, "/map/slow", b"[100, 100]")
+        answer = clients.submit(status, up, "/map/slow", b"[1000, 1000]")
         wait_until_sync(lambda: up.busy == 2, "both cores are busy")
         up.interrupt()
         if signals == 2:
             wait_until_sync(lambda: status(up, "/healthz", timeout=0.5) == 0, "it takes no more")
             up.interrupt()
-        assert up.process.wait(20) == 0
-        assert answer.result(30) != 200
+        assert up.process.wait(PATIENCE) == 0
+        assert answer.result(PATIENCE) != 200
     house.nothing_is_left()
     assert "Traceback" not in house.said
 

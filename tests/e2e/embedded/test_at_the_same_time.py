@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from processes import run_python
+from waiting import PATIENCE
 
 CELLS = """
     import asyncio
@@ -84,7 +85,6 @@ SCRIPT = """
 """
 
 
-@pytest.mark.timeout(120)
 def test_two_scripts_of_one_directory_whose_classes_have_the_same_name(tmp_path: Path) -> None:
     scripts = []
     for name in ("first", "second"):
@@ -100,7 +100,7 @@ def test_two_scripts_of_one_directory_whose_classes_have_the_same_name(tmp_path:
             )
         )
     try:
-        said = [running.communicate(timeout=100)[0] for running in scripts]
+        said = [running.communicate(timeout=PATIENCE)[0] for running in scripts]
     finally:
         for running in scripts:
             running.kill()

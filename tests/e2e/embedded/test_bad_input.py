@@ -28,7 +28,7 @@ from jetmap.nats.connection import Connection
 from jetmap.settings import Settings
 from processes import run_python
 from servers import FUNCTIONS, Site, check, site
-from waiting import wait_until
+from waiting import PATIENCE, wait_until
 
 pytestmark = pytest.mark.anyio
 
@@ -217,7 +217,7 @@ async def test_an_async_iterable_that_never_goes_on(cluster: Cluster) -> None:
         async with cluster.stream(functions.empty, items(), timeout=0.3) as stream:
             async for outcome in stream:
                 assert outcome.value == 1
-    await asyncio.wait_for(closed.wait(), 30)
+    await asyncio.wait_for(closed.wait(), PATIENCE)
 
 
 async def test_what_is_no_list(cluster: Cluster) -> None:

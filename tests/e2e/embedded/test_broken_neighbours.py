@@ -17,7 +17,7 @@ from jetmap.agent.options import worker_setup
 from jetmap.settings import Settings
 from jetmap.wire.worker_start import Broken
 from processes import KEEPER, cmdline, marked, nothing_left
-from waiting import wait_until_sync
+from waiting import PATIENCE, wait_until_sync
 
 GOOD = """
 from jetmap import task
@@ -99,7 +99,7 @@ class Program:
         return self.end()
 
     def close(self) -> None:
-        self._process.communicate(timeout=30)
+        self._process.communicate(timeout=PATIENCE)
 
 
 @contextmanager

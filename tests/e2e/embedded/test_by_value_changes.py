@@ -12,6 +12,7 @@ import jetmap
 from jetmap.functions.by_value import pickled, unpickled
 from jetmap.functions.function import Function
 from processes import nothing_left, run_python
+from waiting import PATIENCE
 
 SESSION = """
 import math as m
@@ -70,7 +71,7 @@ def test_what_a_function_uses_is_what_it_is_now(tmp_path: Path, options: str) ->
     cells = [cell for cells in SIBLINGS.values() for cell in cells]
     code = SESSION.format(options=options, cells=cells)
     with nothing_left():
-        done = run_python(code, cwd=tmp_path, file=False, timeout=55)
+        done = run_python(code, cwd=tmp_path, file=False, timeout=PATIENCE)
     assert (done.returncode, done.stderr) == (0, "")
     told = done.stdout.splitlines()
     assert len(told) == len(cells)

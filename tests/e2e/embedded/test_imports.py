@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from processes import marked, nothing_left, run_python
+from waiting import PATIENCE
 
 FUNCTION = """
 from jetmap import Cluster, task
@@ -19,14 +20,14 @@ def double(n: int) -> int:
     return 2 * n
 """
 SYNC = """
-with Cluster(cores=1, start_timeout=35).sync as cluster:
+with Cluster(cores=1, start_timeout=200).sync as cluster:
     print(cluster.map(double, [1]))
 """
 ASYNC = """
 import asyncio
 
 async def main():
-    async with Cluster(cores=1, start_timeout=35) as cluster:
+    async with Cluster(cores=1, start_timeout=200) as cluster:
         print(await cluster.map(double, [1]))
 
 asyncio.run(main())
@@ -34,10 +35,9 @@ asyncio.run(main())
 USER = """
 from jetmap import Cluster
 if __name__ == "__main__":
-    with Cluster(tasks="starting.py", cores=1, start_timeout=35).sync as cluster:
+    with Cluster(tasks="starting.py", cores=1, start_timeout=200).sync as cluster:
         print(cluster.map("double", [1]))
 """
-SOON = 30  # Seconds; it takes one or two. The worst before was for ever.
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ SOON = 30  # Seconds; it takes one or two. The worst before was for ever.
 )
 def test_a_script_without_a_guard(tmp_path: Path, starting: str) -> None:
     with nothing_left():
-        done = run_python(FUNCTION + starting, cwd=tmp_path, timeout=SOON)
+        done = run_python(FUNCTION + starting, cwd=tmp_path, timeout=PATIENCE)
     _refused(done)
 
 
@@ -60,7 +60,7 @@ def test_a_tasks_file_that_starts_a_cluster(tmp_path: Path, starting: str) -> No
         most = 0
         began = time.monotonic()
         try:
-            while user.poll() is None and most < 12 and time.monotonic() - began < SOON:
+            while user.poll() is None and most < 12 and time.monotonic() - began < PATIENCE:
                 most = max(most, len(marked(mark)))
                 time.sleep(0.05)  # It counts what there is meanwhile.
         finally:

@@ -21,7 +21,7 @@ from jetmap import Cluster, UnknownFunction
 from jetmap.errors import BrokerUnreachable
 from jetmap.wire.messages import FunctionRef
 from jetmap.wire.seals import Sealer, new_key, offer_of
-from waiting import wait_for, wait_until
+from waiting import PATIENCE, wait_for, wait_until
 
 pytestmark = pytest.mark.anyio
 
@@ -262,7 +262,7 @@ async def test_open_maps_end_when_none_follows(
         running = asyncio.ensure_future(cluster.map("slow", [0.01] * 100_000))
         await wait_until(lambda: cluster.stats.items_done > 20, "the map runs")
         up.stop(signal.SIGKILL)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             with pytest.raises(BrokerUnreachable, match="has ended"):
                 await running
 
@@ -351,7 +351,7 @@ async def test_another_host_gets_none_of_them(
         pids = set(await cluster.map("slow", [0.02] * 60))
     assert len(pids) == 3  # By name, all cores of the pool.
     worker.send_signal(signal.SIGTERM)
-    assert worker.wait(20) == 0
+    assert worker.wait(PATIENCE) == 0
 
 
 def test_only_the_agent_knows_the_key(shared_up: Up) -> None:

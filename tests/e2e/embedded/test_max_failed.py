@@ -12,6 +12,7 @@ import functions
 from jetmap import Cluster, ItemError, ItemRaised, TooManyFailed
 from served import served
 from servers import outcomes
+from waiting import PATIENCE
 
 pytestmark = pytest.mark.anyio
 
@@ -63,7 +64,7 @@ async def test_wrong_values_are_refused_at_the_call(cluster: Cluster) -> None:
 
 
 async def test_over_http(shared: Cluster) -> None:
-    async with served(shared) as port, httpx.AsyncClient(timeout=30) as client:
+    async with served(shared) as port, httpx.AsyncClient(timeout=PATIENCE) as client:
         client.base_url = httpx.URL(f"http://127.0.0.1:{port}/map/odd_only")
         answer = await client.post("?max_failed=50%25", json=ITEMS)
         assert answer.status_code == 200 and len(answer.json()["errors"]) == 50

@@ -50,6 +50,10 @@ async def test_waiting_keeps_no_core_busy(shared: Cluster, tmp_path: Path) -> No
 
 
 async def test_the_timeout_of_a_map_counts_waits(cluster: Cluster, tmp_path: Path) -> None:
-    with pytest.raises(MapTimeout, match="0 of 3 items were done"):
-        await cluster.map(patient, [9, 19, 29], kwargs={"log": str(tmp_path)}, timeout=1)
-    assert flaky_functions.calls(tmp_path, 9) >= 1
+    for seconds in (1, 5, 60):  # A busy machine may not begin within the first.
+        with pytest.raises(MapTimeout, match="0 of 3 items were done"):
+            await cluster.map(patient, [9, 19, 29], kwargs={"log": str(tmp_path)}, timeout=seconds)
+        if flaky_functions.calls(tmp_path, 9) >= 1:
+            break
+    else:
+        pytest.fail("it was never called")

@@ -11,12 +11,13 @@ from jetmap.embedded.keeper_messages import KeeperSpec
 from jetmap.embedded.membership import _key
 from jetmap.settings import Settings
 from processes import nothing_left, run_python
+from waiting import PATIENCE
 
-SLOW = "import time\ntime.sleep(60)  # An import that takes long.\n"
+SLOW = "import time\ntime.sleep(600)  # An import that takes long.\n"
 USER = """
 from jetmap import Cluster
 if __name__ == "__main__":
-    with Cluster(tasks="slow.py", cores=1, start_timeout=15).sync:
+    with Cluster(tasks="slow.py", cores=1, start_timeout=30).sync:
         pass
 """
 
@@ -25,8 +26,8 @@ def test_start_timeout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "slow.py").write_text(SLOW)
     monkeypatch.setenv("JETMAP_START_TIMEOUT", "40")
     with nothing_left():
-        done = run_python(USER, cwd=tmp_path, timeout=60)
-    assert "WorkerStartFailed: no worker was ready after 15 s" in done.stderr
+        done = run_python(USER, cwd=tmp_path, timeout=PATIENCE)
+    assert "WorkerStartFailed: no worker was ready after 30 s" in done.stderr
 
 
 def test_a_default_that_is_given_beats_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,7 +52,7 @@ if __name__ == "__main__":
     with Cluster(tasks="changing.py", cores=1).sync as cluster:
         assert cluster.map("f", [7]) == [1]
         file.write_text(source.format(2) + "# changed")
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 120
         while cluster.map("f", [7]) != [2] and time.monotonic() < deadline:
             time.sleep(0.1)  # Until the workers are new ones.
 """

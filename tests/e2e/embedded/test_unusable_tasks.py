@@ -10,6 +10,7 @@ import pytest
 
 from jetmap import Cluster, ItemInvalid, WorkerStartFailed
 from served import served
+from waiting import PATIENCE
 
 pytestmark = pytest.mark.anyio
 
@@ -45,7 +46,7 @@ async def test_the_others_of_its_file_work(tmp_path: Path) -> None:
         assert "'Nothing' is not defined" in refusals["unusable_give"]
         (error,) = await cluster.map("unusable_hold", [1], return_exceptions=True)
         assert isinstance(error, ItemInvalid) and "Alien cannot travel" in error.message
-        async with served(cluster) as port, httpx.AsyncClient(timeout=30) as client:
+        async with served(cluster) as port, httpx.AsyncClient(timeout=PATIENCE) as client:
             root = f"http://127.0.0.1:{port}"
             answer = await client.post(f"{root}/map/unusable_hold", json=[1])
             assert answer.status_code == 422 and "Alien cannot travel" in answer.json()["detail"]

@@ -9,6 +9,7 @@ import functions
 from jetmap import Cluster, ItemRaised
 from served import served
 from servers import outcomes
+from waiting import PATIENCE
 
 pytestmark = pytest.mark.anyio
 
@@ -31,7 +32,7 @@ async def test_a_value_that_cannot_travel_does_not_matter(cluster: Cluster) -> N
 
 
 async def test_over_http(shared: Cluster) -> None:
-    async with served(shared) as port, httpx.AsyncClient(timeout=30) as client:
+    async with served(shared) as port, httpx.AsyncClient(timeout=PATIENCE) as client:
         client.base_url = httpx.URL(f"http://127.0.0.1:{port}/map/odd_only")
         assert (await client.post("?values=false", json=[1, 3])).json() == [None, None]
         assert (await client.post("?values=true", json=[1, 3])).json() == [1, 3]

@@ -26,7 +26,7 @@ import pytest
 
 import calls
 from jetmap import Executor, ExecutorBroken, Unpicklable, WorkerLost
-from waiting import wait_until_sync
+from waiting import PATIENCE, wait_until_sync
 
 WORKERS = 2
 MANY = 300  # Calls of nothing after which the next chunks hold many.
@@ -97,10 +97,10 @@ def test_a_future_resolves_when_its_own_call_ends(tmp_path: Path) -> None:
         before = [executor.submit(abs, -n) for n in range(20)]
         blocked = executor.submit(calls.wait_for_file, str(gate))
         after = executor.submit(abs, 1)
-        assert [future.result(20) for future in before] == list(range(20))
+        assert [future.result(PATIENCE) for future in before] == list(range(20))
         assert not blocked.done() and not after.done()
         gate.touch()
-        assert (blocked.result(20), after.result(20)) == (str(gate), 1)
+        assert (blocked.result(PATIENCE), after.result(PATIENCE)) == (str(gate), 1)
 
 
 def test_a_long_call_holds_up_no_call_that_another_worker_can_run(
@@ -110,10 +110,10 @@ def test_a_long_call_holds_up_no_call_that_another_worker_can_run(
     wait([pool.submit(abs, n) for n in range(MANY)])
     blocked = pool.submit(calls.wait_for_file, str(gate))
     others = [pool.submit(abs, n) for n in range(MANY)]
-    assert [future.result(20) for future in others] == list(range(MANY))
+    assert [future.result(PATIENCE) for future in others] == list(range(MANY))
     assert not blocked.done()
     gate.touch()
-    assert blocked.result(20) == str(gate)
+    assert blocked.result(PATIENCE) == str(gate)
 
 
 def test_more_workers_than_cores_run_at_the_same_time(tmp_path: Path) -> None:
@@ -154,18 +154,18 @@ def test_a_callback_may_submit(pool: Executor) -> None:
             lambda g: found.put(g.result())
         )
     )
-    assert found.get(timeout=20) == 3
+    assert found.get(timeout=PATIENCE) == 3
 
 
 def test_a_connection_is_the_callers(pool: Executor) -> None:
     reader, writer = multiprocessing.Pipe()
     with reader, writer:
-        assert pool.submit(calls.send_over, writer, [1, "x"]).result(20) is None
+        assert pool.submit(calls.send_over, writer, [1, "x"]).result(PATIENCE) is None
         assert reader.poll(20) and reader.recv() == [1, "x"]
 
 
 def test_a_worker_uses_the_callers_resource_tracker(pool: Executor) -> None:
-    assert pool.submit(calls.tracker).result(20) == calls.tracker()
+    assert pool.submit(calls.tracker).result(PATIENCE) == calls.tracker()
 
 
 def test_an_authkey_travels_with_a_managers_proxies(pool: Executor) -> None:
@@ -248,9 +248,9 @@ def test_a_worker_that_dies_fails_its_own_call_only(pool: Executor) -> None:
     lost = pool.submit(calls.killed)
     futures += [pool.submit(calls.add, n) for n in range(20)]
     with pytest.raises(BrokenProcessPool) as caught:
-        lost.result(30)
+        lost.result(PATIENCE)
     assert isinstance(caught.value, WorkerLost) and caught.value.attempts == 1
-    assert [future.result(30) for future in futures] == [*range(20), *range(20)]
+    assert [future.result(PATIENCE) for future in futures] == [*range(20), *range(20)]
 
 
 @pytest.mark.parametrize(
@@ -267,10 +267,10 @@ def test_a_worker_that_dies_fails_its_own_call_only(pool: Executor) -> None:
 def test_what_cannot_be_pickled_fails_alone(pool: Executor, call: Any, error: str) -> None:
     failed, good = call(pool), pool.submit(calls.add, 1)
     with pytest.raises(Exception, match=error) as caught:
-        failed.result(30)
+        failed.result(PATIENCE)
     if error in ("no way in", "1 and 2"):
         assert isinstance(caught.value, Unpicklable) and isinstance(caught.value, BrokenProcessPool)
-    assert good.result(30) == 1
+    assert good.result(PATIENCE) == 1
 
 
 # Workers
@@ -286,7 +286,7 @@ def test_a_failing_initializer_breaks_the_executor() -> None:
     first, second = executor.submit(calls.add, 1), executor.submit(calls.add, 2)
     for future in (first, second):
         with pytest.raises(ExecutorBroken, match="the initializer raised in a worker: LookupError"):
-            future.result(30)
+            future.result(PATIENCE)
     executor.shutdown()
     with pytest.raises(BrokenProcessPool, match="no model"):
         executor.submit(calls.add, 1)
@@ -312,7 +312,7 @@ def test_shutdown_finishes_or_cancels(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="after shutdown"):
         executor.map(calls.add, [1])
     gate.touch()
-    assert begun.result(30) == str(gate)
+    assert begun.result(PATIENCE) == str(gate)
     executor.shutdown()
     assert sum(future.cancelled() for future in waiting) >= 10
     assert all(future.done() for future in waiting)
@@ -331,10 +331,10 @@ def test_workers_are_killed(tmp_path: Path) -> None:
     waiting = [executor.submit(calls.add, 1) for _ in range(5)]
     executor.kill_workers()
     with pytest.raises(BrokenProcessPool):
-        running.result(20)
+        running.result(PATIENCE)
     for future in waiting:
         with pytest.raises((CancelledError, BrokenProcessPool)):
-            future.result(20)
+            future.result(PATIENCE)
     executor.shutdown()
     wait_until_sync(lambda: not psutil.pid_exists(pid), "the worker is gone")
 
@@ -346,7 +346,7 @@ def test_workers_are_terminated(tmp_path: Path) -> None:
     wait_until_sync(ready.exists, "the handler is set")
     executor.terminate_workers()
     with pytest.raises(BrokenProcessPool):
-        running.result(20)
+        running.result(PATIENCE)
     executor.shutdown()
     assert ended.exists()
 
@@ -367,7 +367,7 @@ def test_a_worker_does_not_start_workers_by_importing(pool: Executor) -> None:
 def test_a_child_that_leaves_its_call_sends_nothing_for_its_parent(pool: Executor) -> None:
     # A worker reports the first call of a function in another way than later ones.
     futures = [pool.submit(calls.fork_and_wait, n) for n in range(6)]
-    assert [future.result(timeout=60) for future in futures] == ["parent"] * 6
+    assert [future.result(timeout=PATIENCE) for future in futures] == ["parent"] * 6
     assert list(pool.map(calls.fork_and_wait, range(6))) == ["parent"] * 6
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from processes import HERE, alive, nothing_left, run_python
-from waiting import wait_until_sync
+from waiting import PATIENCE, wait_until_sync
 
 
 def test_a_script_may_end_without_a_shutdown(tmp_path: Path) -> None:
@@ -198,7 +198,7 @@ with Executor(1) as executor:
 
 def test_no_worker_outlives_a_killed_caller(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(KILLED)
-    with nothing_left(timeout=12, patient=True):
+    with nothing_left(patient=True):
         caller = subprocess.Popen(
             [sys.executable, "script.py"],
             cwd=tmp_path,
@@ -222,7 +222,7 @@ from jetmap import Executor
 
 def work():
     print(os.getpid(), flush=True)
-    time.sleep(60)
+    time.sleep(600)
 
 Executor(1).submit(work).result()
 """
@@ -318,7 +318,7 @@ def test_ctrl_c_ends_the_calls_that_wait(waits: str, tmp_path: Path) -> None:
         assert caller.stdout is not None
         assert caller.stdout.readline() == "running\n"
         caller.send_signal(signal.SIGINT)
-        _, errors = caller.communicate(timeout=60)  # The calls take 2,000 seconds.
+        _, errors = caller.communicate(timeout=PATIENCE)  # The calls take 12,000 seconds.
     assert caller.returncode in (1, -signal.SIGINT) and "KeyboardInterrupt" in errors
 
 
@@ -327,7 +327,7 @@ import time
 from jetmap import Executor
 
 def work():
-    time.sleep(100)
+    time.sleep(600)
 
 executor = Executor(1)
 for _ in range(20):

@@ -16,7 +16,7 @@ import pytest
 
 from browser import Browser, Tab
 from house import House, Up
-from waiting import wait_until_sync
+from waiting import PATIENCE, wait_until_sync
 
 VIEWS = ("now", "maps", "failures", "functions", "hosts")
 
@@ -49,7 +49,7 @@ def long_map(shared_up: Up) -> Iterator[Request]:
     """A map that takes minutes, unless it is cancelled."""
     request = Request(shared_up, "/map/slow", json.dumps([0.2] * 2_000))
     yield request
-    request.thread.join(30)
+    request.thread.join(PATIENCE)
     assert not request.thread.is_alive()
 
 
@@ -222,7 +222,7 @@ def post(up: Up, path: str) -> int:
     """Post nothing, as somebody else than the page does; return the status."""
     request = urllib.request.Request(up.url + path, b"", method="POST")
     try:
-        with urllib.request.urlopen(request, timeout=30) as answer:
+        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
             return int(answer.status)
     except urllib.error.HTTPError as error:
         return error.code
@@ -233,7 +233,7 @@ def at_once(*calls: Callable[[], int]) -> list[int]:
     begin = threading.Barrier(len(calls))
 
     def call(each: Callable[[], int]) -> int:
-        begin.wait(30)
+        begin.wait(PATIENCE)
         return each()
 
     with ThreadPoolExecutor(len(calls)) as pool:
@@ -275,7 +275,7 @@ def test_a_job_that_is_deleted_while_it_is_looked_at_is_gone(shared_up: Up, tab:
     tab.go(f"map/{job['id']}")
     tab.says("Where the time of its chunks goes")
     request = urllib.request.Request(f"{shared_up.url}/jobs/{job['id']}", method="DELETE")
-    with urllib.request.urlopen(request, timeout=30) as answer:
+    with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
         assert answer.status == 204
     tab.until("/withdrawn|This map is gone/.test(document.body.innerText)")
     wait_until_sync(lambda: shared_up.busy == 0, "its cores are free")

@@ -10,7 +10,7 @@ import pytest
 
 from browser import Browser, Tab
 from house import Up
-from waiting import wait_until_sync
+from waiting import PATIENCE, wait_until_sync
 
 MOST_TABS = 150  # Elements of a page that the Tab key may pass before the one that is wanted.
 # The page has been told of the end of each map, so that the next test finds its own.
@@ -68,7 +68,7 @@ def long_map(shared_up: Up) -> Iterator[list[int]]:
     )
     thread.start()
     yield ended
-    thread.join(30)
+    thread.join(PATIENCE)
     assert not thread.is_alive()
 
 

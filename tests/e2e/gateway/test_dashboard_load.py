@@ -20,7 +20,7 @@ import pytest
 from browser import Browser, Tab
 from house import House, Up
 from jetmap.monitoring.observer import MOST_ENDED
-from waiting import wait_until_sync
+from waiting import PATIENCE, wait_until_sync
 
 MAPS = int(os.environ.get("MAPS", "1500"))
 CALLERS = 8  # Connections that post maps at the same time.
@@ -36,7 +36,7 @@ class Stream:
         self.sizes: list[tuple[str, int]] = []
         self.totals: dict[str, Any] = {}
         self.maps: set[str] = set()
-        self._connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=30)
+        self._connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=PATIENCE)
         self._connection.request("GET", "/ui/events")
         self._answer = self._connection.getresponse()
         self._is_closing = False
@@ -70,7 +70,7 @@ class Stream:
         self._is_closing = True
         if (sock := self._connection.sock) is not None:
             sock.shutdown(2)
-        self._thread.join(30)
+        self._thread.join(PATIENCE)
         self._connection.close()
 
 
@@ -83,7 +83,7 @@ def up(house: House) -> Iterator[Up]:
 
 def post(url: str, count: int) -> int:
     """Post maps of one item on one connection; return how many were answered as they should be."""
-    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=60)
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=PATIENCE)
     good = 0
     for number in range(count):
         fails = number % EVERY == 0

@@ -14,7 +14,7 @@ import pytest
 from jetmap import Cluster
 from served import served
 from servers import FUNCTIONS, executions, starts
-from waiting import wait_for, wait_until
+from waiting import PATIENCE, wait_for, wait_until
 from wire import Site, chunk, request
 
 pytestmark = pytest.mark.anyio
@@ -67,7 +67,9 @@ async def nothing_runs(site: Site, before: int, log: Path | None = None) -> None
     await wait_for(idle, "the cores are free")
     begun = executions(log) if log is not None else {}
     # What the agent still held would run before this.
-    assert await asyncio.wait_for(site.cluster.map("empty", list(range(200))), 20) == [*range(200)]
+    assert await asyncio.wait_for(site.cluster.map("empty", list(range(200))), PATIENCE) == [
+        *range(200)
+    ]
     if log is not None:
         assert executions(log) == begun
 
@@ -87,7 +89,7 @@ async def test_a_long_item_does_not_outlive_its_client(site: Site, tmp_path: Pat
     log = tmp_path / "log"
     before = site.cluster.stats.maps_ended["withdrawn"]
     async with site.connection() as (_, writer):
-        writer.write(request(logging(log), json.dumps([(n, 60) for n in range(20)]).encode()))
+        writer.write(request(logging(log), json.dumps([(n, 600) for n in range(20)]).encode()))
         await runs(site, log)
     await nothing_runs(site, before, log)
     assert len(starts(log)) == CORES
@@ -110,7 +112,7 @@ async def test_a_client_that_leaves_before_its_body_leaves_nothing(site: Site, m
         return not await there("maps_arriving") and site.cluster.stats.maps_open == 0
 
     await wait_for(gone, "nothing is left of it")
-    assert await asyncio.wait_for(site.cluster.map("empty", [1, 2, 3]), 30) == [1, 2, 3]
+    assert await asyncio.wait_for(site.cluster.map("empty", [1, 2, 3]), PATIENCE) == [1, 2, 3]
 
 
 async def test_a_client_that_leaves_behind_a_long_body_withdraws_its_map(

@@ -23,7 +23,7 @@ from jetmap.settings import Settings
 from served import served
 from servers import FUNCTIONS
 from servers import Site as Place
-from waiting import wait_until
+from waiting import PATIENCE, wait_until
 from wire import Site, read_answer, request
 
 pytestmark = pytest.mark.anyio
@@ -71,7 +71,7 @@ async def test_maps_up_to_the_limit_run_and_one_more_is_refused_unread(
     site = await start(max_open_maps=2)
     gate = tmp_path / "gate"
     async with site.connection() as (_, first), site.connection() as (reader, second):
-        first.write(request("/map/nap", b"[60]"))
+        first.write(request("/map/nap", b"[600]"))
         second.write(request("/map/gate", b'[["%s",1]]' % bytes(gate)))
         await wait_until(lambda: site.cluster.stats.maps_open == 2, "both run")
         status, headers, problem = await refused(site, 120_000_000)
@@ -152,7 +152,7 @@ async def test_the_gateway_does_not_grow_by_what_it_refuses(place: Place) -> Non
     with gateway_process(place, JETMAP_MAX_OPEN_MAPS="1", JETMAP_GRACE="1") as (port, process):
         site = Site(cluster, "127.0.0.1", port)
         async with site.connection() as (_, first), AsyncExitStack() as stack:
-            first.write(request("/map/nap", b"[60]"))
+            first.write(request("/map/nap", b"[600]"))
             await wait_until(lambda: sum(p.busy for p in cluster.workers) == 1, "one runs")
             before = process.memory_info().rss
             body = b"[" + b"0.001," * 5_000_000
@@ -195,7 +195,7 @@ def test_a_request_that_outlives_the_grace_is_told_to_come_again(house: House) -
     port = int(up.url.rsplit(":", 1)[1])
 
     def is_amidst() -> bool:
-        with urllib.request.urlopen(f"{up.url}/metrics", timeout=30) as answer:
+        with urllib.request.urlopen(f"{up.url}/metrics", timeout=PATIENCE) as answer:
             return up.busy == 2 and b"\njetmap_maps_arriving 1.0" in answer.read()
 
     async def go() -> list[Any]:
@@ -212,7 +212,7 @@ def test_a_request_that_outlives_the_grace_is_told_to_come_again(house: House) -
 
     house.descendants(up.process)
     answers = asyncio.run(go())
-    assert up.process.wait(30) == 0
+    assert up.process.wait(PATIENCE) == 0
     for status, headers, problem in answers:
         assert (status, problem["status"]) == (503, 503)
         assert headers["content-type"] == "application/problem+json"

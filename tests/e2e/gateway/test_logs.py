@@ -18,7 +18,7 @@ from jetmap_api import create_app
 from jetmap_api.access_log import AccessLog, RequestLines, Requests, reason_of
 from jetmap_api.asgi import AsgiMessage, Scope
 from served import gateway as served_gateway
-from waiting import wait_until_sync
+from waiting import PATIENCE, wait_until_sync
 
 pytestmark = pytest.mark.anyio
 
@@ -127,7 +127,9 @@ async def test_what_the_server_itself_refuses(
             async def ask(data: bytes) -> None:
                 reader, writer = await asyncio.open_connection("127.0.0.1", port)
                 writer.write(data)
-                assert b"application/problem+json" in await asyncio.wait_for(reader.read(), 30)
+                assert b"application/problem+json" in await asyncio.wait_for(
+                    reader.read(), PATIENCE
+                )
                 writer.close()
 
             for data in asked.values():
@@ -158,7 +160,7 @@ def hurt(how: str) -> str:
     if how == "segv":
         os.kill(os.getpid(), signal.SIGSEGV)
     if how == "sleep":
-        time.sleep(60)
+        time.sleep(600)
     return how
 """
 
@@ -175,7 +177,7 @@ def test_crashes_leave_a_trace_under_up(house: House) -> None:
                 {"content-type": "application/json"},
             )
             try:
-                urllib.request.urlopen(request, timeout=40).close()
+                urllib.request.urlopen(request, timeout=PATIENCE).close()
             except urllib.error.HTTPError as error:
                 assert how != "fine", error.read()
         for pattern in (

@@ -18,6 +18,7 @@ from jetmap_api import create_app
 from jobs_over_http import echo, site, submit, until_over
 from over_http import check_problem, double
 from served import served
+from waiting import PATIENCE
 
 pytestmark = pytest.mark.anyio
 
@@ -91,7 +92,7 @@ async def ask(
         if message["type"] == "http.response.body" and not message.get("more_body"):
             ended.set()
 
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         await app(scope, receive, send)
     assert sent[0]["type"] == "http.response.start"
     status: int = sent[0]["status"]
@@ -285,7 +286,7 @@ async def test_odd_request_lines_on_a_socket() -> None:
             writer.write(
                 b"GET " + target + b" HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
             )
-            answer = await asyncio.wait_for(reader.read(), 30)
+            answer = await asyncio.wait_for(reader.read(), PATIENCE)
             writer.close()
             status = int(answer.split(b" ", 2)[1])
             assert status < 500 or status == 501, target  # 501: there is no store of jobs

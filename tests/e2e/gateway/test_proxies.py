@@ -26,7 +26,7 @@ from nodes import free_ports
 from over_http import double, echo
 from served import served
 from tools import need_tool
-from waiting import wait_for, wait_until
+from waiting import PATIENCE, wait_for, wait_until
 
 pytestmark = pytest.mark.anyio
 
@@ -137,12 +137,12 @@ async def behind(name: str, here: Path) -> AsyncIterator[Behind]:
                     except httpx.TransportError:
                         return False
 
-                await wait_for(ready, f"{name} has found the gateway", 30)
+                await wait_for(ready, f"{name} has found the gateway")
                 yield Behind(port, client, cluster, gate)
         finally:
             process.terminate()
             try:
-                process.wait(10)
+                process.wait(PATIENCE)
             finally:
                 process.kill()
 
@@ -196,10 +196,10 @@ async def check_both_ways(proxy: Behind) -> None:
         line = b"%d\n" % number
         writer.write(b"%x\r\n%b\r\n" % (len(line), line))
         while b'"index":%d,' % number not in got:
-            got += await asyncio.wait_for(reader.read(65536), 30)
+            got += await asyncio.wait_for(reader.read(65536), PATIENCE)
     writer.write(b"0\r\n\r\n")
     while b'"done":5' not in got:
-        got += await asyncio.wait_for(reader.read(65536), 30)
+        got += await asyncio.wait_for(reader.read(65536), PATIENCE)
     writer.close()
 
 

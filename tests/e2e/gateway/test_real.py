@@ -12,7 +12,7 @@ import pytest
 
 from jetmap import Cluster
 from served import served
-from waiting import wait_until
+from waiting import PATIENCE, wait_until
 from wire import Site, chunk, read_chunked, request
 
 pytestmark = pytest.mark.anyio
@@ -195,7 +195,7 @@ async def test_a_client_that_sends_everything_first_gets_everything(site: Site) 
         writer.write(b"0\r\n\r\n")
         await writer.drain()
         writer.transport.resume_reading()  # type: ignore[attr-defined]
-        body = await asyncio.wait_for(read_chunked(reader), 40)
+        body = await asyncio.wait_for(read_chunked(reader), PATIENCE)
     *found, last = body.splitlines()
     assert json.loads(last) == {"done": count, "failed": 0}
     assert len(found) == count
@@ -214,7 +214,7 @@ async def test_a_map_takes_no_more_after_an_item_that_failed(site: Site) -> None
                 writer.write(chunk(b"0.0010000\n" * 10_000))
                 await writer.drain()
             writer.write(b"0\r\n\r\n")
-            head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 40)
+            head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), PATIENCE)
             if b" 200 " in head:  # the first item was quick
                 await reader.readuntil(b'{"problem":')
             await reader.readuntil(b'"error":{"index":1,"kind":"invalid"')

@@ -19,6 +19,7 @@ from jobs_over_http import site as fake_site
 from over_http import double
 from served import gateway, served
 from tools import need_tool
+from waiting import PATIENCE
 
 pytestmark = pytest.mark.anyio
 
@@ -81,7 +82,7 @@ async def raw(port: int, data: bytes, *, end: bool = False) -> bytes:
         writer.write(data)
         if end:
             writer.write_eof()
-        return await asyncio.wait_for(reader.read(), 30)
+        return await asyncio.wait_for(reader.read(), PATIENCE)
     finally:
         writer.close()
 
@@ -156,10 +157,10 @@ async def test_lines_that_break_off_within_a_stream_have_no_last_line(port: int)
     start = head("Content-Length: 100", "Accept: application/jsonl", media="application/jsonl")
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(start + b"1\n")
-    begun = await asyncio.wait_for(reader.readuntil(b"}\n"), 30)  # the first outcome
+    begun = await asyncio.wait_for(reader.readuntil(b"}\n"), PATIENCE)  # the first outcome
     writer.write_eof()
     with pytest.raises(ConnectionResetError):
-        begun += await asyncio.wait_for(reader.read(), 30)
+        begun += await asyncio.wait_for(reader.read(), PATIENCE)
         raise ConnectionResetError if not begun.endswith(b"0\r\n\r\n") else AssertionError(begun)
     writer.close()
     assert b"done" not in begun
@@ -170,7 +171,7 @@ async def test_100_continue_is_sent_once_the_body_is_wanted(port: int) -> None:
     writer.write(head("Content-Length: 3", "Expect: 100-continue", "Connection: close"))
     assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
     writer.write(b"[1]")
-    assert (await asyncio.wait_for(reader.read(), 30)).startswith(b"HTTP/1.1 200 OK")
+    assert (await asyncio.wait_for(reader.read(), PATIENCE)).startswith(b"HTTP/1.1 200 OK")
     writer.close()
 
 
@@ -213,7 +214,7 @@ async def test_under_httptools_a_lost_body_is_no_success(middleware: bool) -> No
                 for framing, sent in framings.items():
                     reader, writer = await asyncio.open_connection("127.0.0.1", port)
                     writer.write(head(*H2C, framing, path=path, media=media) + sent)
-                    answer = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 30)
+                    answer = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), PATIENCE)
                     writer.close()
                     assert answer.startswith(b"HTTP/1.1 400"), (path, media, framing, answer)
     assert all(upload.state == "aborted" for upload in jobs.uploads)

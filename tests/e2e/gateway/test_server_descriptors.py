@@ -9,7 +9,7 @@ import sys
 
 import psutil
 
-from waiting import wait_until_sync
+from waiting import PATIENCE, wait_until_sync
 
 DESCRIPTORS = 256
 ATTACKERS = 400
@@ -39,7 +39,7 @@ def few_descriptors() -> None:
 
 def ask(port: int) -> bytes:
     try:
-        with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as connection:
             connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
             answer = b""
             while data := connection.recv(4096):
@@ -60,7 +60,7 @@ def test_half_sent_heads_shut_nobody_out() -> None:
             port = int(process.stdout.readline())
             assert ask(port).endswith(b"here")
             for _ in range(ATTACKERS):
-                silent.append(socket.create_connection(("127.0.0.1", port), timeout=20))
+                silent.append(socket.create_connection(("127.0.0.1", port), timeout=PATIENCE))
                 try:
                     silent[-1].sendall(b"GET / HTTP/1.1\r\nX: ")
                 except OSError:

@@ -14,7 +14,7 @@ from jetmap.settings import Settings
 from jetmap_api.asgi import Receive, Scope, Send, respond
 from jetmap_api.server import GatewayServer
 from served import gateway
-from waiting import wait_until
+from waiting import PATIENCE, wait_until
 
 pytestmark = pytest.mark.anyio
 
@@ -107,7 +107,7 @@ class Site:
         async with self.connection(data) as (reader, writer):
             if end:
                 writer.write_eof()
-            return await asyncio.wait_for(reader.read(), 30)
+            return await asyncio.wait_for(reader.read(), PATIENCE)
 
     async def still_answers(self) -> None:
         answer = await self.ask(GET + b"Connection: close\r\n\r\n")
@@ -129,7 +129,7 @@ async def flood(writer: asyncio.StreamWriter, data: bytes, most: int) -> int:
         while sent < most:
             writer.write(data)
             sent += len(data)
-            await asyncio.wait_for(writer.drain(), 30)
+            await asyncio.wait_for(writer.drain(), PATIENCE)
     except OSError:
         pass
     return sent
@@ -147,7 +147,7 @@ async def test_an_endless_head_is_refused_at_once(start: bytes, more: bytes, sta
     """Little more than the limit is read of it, and the connection ends while it still sends."""
     async with site() as it, it.connection(start) as (reader, writer):
         sending = asyncio.create_task(flood(writer, more, 1 << 30))
-        answer = await asyncio.wait_for(reader.readuntil(b"}"), 30)
+        answer = await asyncio.wait_for(reader.readuntil(b"}"), PATIENCE)
         assert answer.startswith(b"HTTP/1.1 %d " % status)
         assert b"application/problem+json" in answer
         # What the kernels' buffers take comes on top.
@@ -175,7 +175,7 @@ async def test_who_does_not_end_its_head_is_cut_off() -> None:
         )
         async with it.connection() as (reader, writer):
             dripping = asyncio.create_task(drip(writer, GET + b"X: " + b"x" * 10_000))
-            dripped = await asyncio.wait_for(reader.readuntil(b"}"), 30)
+            dripped = await asyncio.wait_for(reader.readuntil(b"}"), PATIENCE)
             dripping.cancel()
         assert nothing == b""
         assert stopped.startswith(b"HTTP/1.1 408") and dripped.startswith(b"HTTP/1.1 408")
@@ -198,7 +198,7 @@ async def test_an_answer_may_take_longer_than_all_timeouts() -> None:
         assert await it.ask(b"") == b""  # One that is silent was cut off meanwhile.
         await it.ask(b"")
         it.app.go.set()
-        assert b"two" in await asyncio.wait_for(reader.readuntil(b"0\r\n\r\n"), 30)
+        assert b"two" in await asyncio.wait_for(reader.readuntil(b"0\r\n\r\n"), PATIENCE)
 
 
 async def test_a_body_that_nobody_wants_ends_too() -> None:
@@ -248,7 +248,7 @@ async def test_the_connections_that_are_silent_longest_make_room() -> None:
             await it.still_answers()
         assert 0 < it.server.guard.closed_silent <= 5
         first, _ = silent[0]
-        assert await asyncio.wait_for(first.read(), 30) == b""
+        assert await asyncio.wait_for(first.read(), PATIENCE) == b""
         for _, writer in silent:
             writer.close()
 
@@ -264,7 +264,7 @@ async def test_requests_are_not_closed_for_new_connections() -> None:
         assert answer.startswith(b"HTTP/1.1 503") and b"retry-after" in answer
         it.app.go.set()
         for reader, writer in busy:
-            assert b"two" in await asyncio.wait_for(reader.readuntil(b"0\r\n\r\n"), 30)
+            assert b"two" in await asyncio.wait_for(reader.readuntil(b"0\r\n\r\n"), PATIENCE)
             writer.close()
 
 
@@ -324,7 +324,7 @@ async def test_who_leaves_within_a_stream_is_noticed() -> None:
         writer.write(GET + b"\r\n")
         await started.wait()
         writer.close()
-        await asyncio.wait_for(left.wait(), 30)
+        await asyncio.wait_for(left.wait(), PATIENCE)
 
 
 async def test_a_stream_to_a_half_closed_client_is_well_formed() -> None:
@@ -343,9 +343,9 @@ async def test_a_stream_to_a_half_closed_client_is_well_formed() -> None:
         writer.write(GET + b"\r\n")
         await reader.readuntil(b"x" * 26 + b"\r\n")
         writer.write_eof()
-        assert await asyncio.wait_for(reader.readexactly(2), 30) == b"00"
+        assert await asyncio.wait_for(reader.readexactly(2), PATIENCE) == b"00"
         go.set()
-        rest = b"00" + await asyncio.wait_for(reader.read(), 30)
+        rest = b"00" + await asyncio.wait_for(reader.read(), PATIENCE)
         writer.close()
     size, _, rest = rest.partition(b"\r\n")
     assert (int(size, 16), rest) == (26, b"x" * 26 + b"\r\n0\r\n\r\n")
@@ -359,9 +359,9 @@ async def test_a_server_that_stops_finishes_what_it_answers() -> None:
         busy[1].write(GET.replace(b"echo", b"wait") + b"\r\n")
         await wait_until(lambda: app.waiting == 1, "it waits")
         server.should_exit = True
-        assert await asyncio.wait_for(idle[0].read(), 30) == b""
+        assert await asyncio.wait_for(idle[0].read(), PATIENCE) == b""
         app.go.set()
-        answer = await asyncio.wait_for(busy[0].read(), 30)
+        answer = await asyncio.wait_for(busy[0].read(), PATIENCE)
         assert answer.endswith(b"0\r\n\r\n")
         for _, writer in (idle, busy):
             writer.close()

@@ -14,7 +14,7 @@ import pytest
 from browser import Browser, Tab
 from house import House, Up
 from jetmap.jobs.monitor import SWEEP_SECONDS
-from waiting import wait_until_sync
+from waiting import PATIENCE, wait_until_sync
 from wrong_clock import DAY, wrong_by
 
 TOKEN = "a-token-of-twenty-characters"
@@ -33,7 +33,7 @@ class Gateway:
         self, method: str, path: str, body: str | None = None, **headers: str
     ) -> tuple[int, Any]:
         """Return status and answer; of a login, the cookie; of what is not JSON, None."""
-        connection = http.client.HTTPConnection(urlsplit(self.url).netloc, timeout=30)
+        connection = http.client.HTTPConnection(urlsplit(self.url).netloc, timeout=PATIENCE)
         try:
             given = {name.replace("_", "-"): text for name, text in headers.items()}
             if body is not None and "content-type" not in given:
@@ -133,7 +133,7 @@ def test_a_job_stays_for_its_time_and_no_longer(up: Up) -> None:
     for asked in gateways:
         wait_until_sync(lambda asked=asked: state(asked, kept) == "failed", "it has ended")
     for asked in gateways:
-        wait_until_sync(lambda asked=asked: state(asked, short) == "expired", "it is over", 60)
+        wait_until_sync(lambda asked=asked: state(asked, short) == "expired", "it is over")
     for asked in gateways:
         document = asked.ask("GET", f"/jobs/{kept}")[1]
         assert document["state"] == "failed" and document["failed"] == 1

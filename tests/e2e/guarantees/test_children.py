@@ -14,7 +14,7 @@ from jetmap import Cluster, ItemError, ItemTimeout, WorkerLost
 from load import orders
 from processes import alive
 from servers import AgentProcess, Site, check
-from waiting import wait_until
+from waiting import PATIENCE, wait_until
 
 pytestmark = pytest.mark.anyio
 
@@ -32,7 +32,7 @@ async def gone(file: Path) -> None:
 async def test_a_worker_that_dies_beside_its_forked_child(
     cluster: Cluster, agent: AgentProcess
 ) -> None:
-    async with asyncio.timeout(45):
+    async with asyncio.timeout(PATIENCE):
         values = await cluster.map(
             functions.hurt, orders(20, {5: "fork-kill"}), return_exceptions=True
         )

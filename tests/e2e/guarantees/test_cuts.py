@@ -31,7 +31,6 @@ async def test_an_agents_host_for_a_moment(net: Net, wide: Site) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(200)
 async def test_a_callers_host_for_a_minute(net: Net, wide: Site, tmp_path: Path) -> None:
     cluster = await wide.cluster()
     await wide.agent(cluster)

@@ -26,8 +26,8 @@ async def three_agents(place: Site, own: Cluster, *options: str) -> list[AgentPr
 
 async def test_a_signal_drains(place: Site, own: Cluster, tmp_path: Path) -> None:
     """SIGTERM, and Ctrl-C."""
-    # With a grace of a minute, one that waited for it would not exit in time.
-    *asked, _ = await three_agents(place, own, "--grace", "60")
+    # With a grace of ten minutes, one that waited for it would not exit in time.
+    *asked, _ = await three_agents(place, own, "--grace", "600")
     log = tmp_path / "log"
     running = asyncio.ensure_future(
         own.map(functions.logged, [(n, 0.01) for n in range(400)], kwargs={"log": str(log)})
@@ -64,7 +64,7 @@ async def test_sigterm_in_a_long_item_hands_it_back(
 
 @pytest.mark.slow
 async def test_a_second_signal_means_now(place: Site, own: Cluster, tmp_path: Path) -> None:
-    first, second, _ = await three_agents(place, own, "--grace", "60")
+    first, second, _ = await three_agents(place, own, "--grace", "600")
     gate = tmp_path / "gate"
     items = [(str(gate) if size < 4 else "", size) for size in range(50)]
     running = asyncio.ensure_future(own.map(functions.gate, items))
@@ -84,7 +84,7 @@ async def test_a_second_signal_means_now(place: Site, own: Cluster, tmp_path: Pa
 async def test_sigterm_when_the_broker_went_first(place: Site, own: Cluster, how: str) -> None:
     agent = await place.agent(own, FUNCTIONS, "--grace", "1", cores=1)
     workers = agent.workers
-    running = asyncio.ensure_future(own.map(functions.spin, [30.0] * 1000))
+    running = asyncio.ensure_future(own.map(functions.spin, [600.0] * 1000))
     await place.until_busy(own, 1)
     assert place.server.pid is not None
     if how == "gone":

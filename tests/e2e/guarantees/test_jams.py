@@ -10,7 +10,7 @@ import functions
 from jetmap import Cluster
 from load import orders
 from servers import CORES, AgentProcess, Site
-from waiting import wait_until
+from waiting import PATIENCE, wait_until
 
 pytestmark = pytest.mark.anyio
 
@@ -25,7 +25,7 @@ async def test_small_maps_at_once_of_which_one_is_stuck(
 ) -> None:
     await cluster.map(functions.hurt, orders(500, {}))  # Its items are known to be small.
     maps = [
-        asyncio.ensure_future(cluster.map(functions.hurt, [(n, "sleep:60" if n == 7 else "")]))
+        asyncio.ensure_future(cluster.map(functions.hurt, [(n, "sleep:600" if n == 7 else "")]))
         for n in range(100)
     ]
     stuck = maps.pop(7)
@@ -41,7 +41,7 @@ async def test_what_was_handed_on_can_be_withdrawn(
     # All cores are stuck, and behind each waits something.
     await cluster.map(functions.hurt, orders(500, {}))
     maps = [
-        asyncio.ensure_future(cluster.map(functions.hurt, [(n, "sleep:60" if n < 4 else "")]))
+        asyncio.ensure_future(cluster.map(functions.hurt, [(n, "sleep:600" if n < 4 else "")]))
         for n in range(100)
     ]
     await home.until_busy(cluster, CORES)
@@ -49,5 +49,5 @@ async def test_what_was_handed_on_can_be_withdrawn(
         if n < 4 or n % 2:
             each.cancel()
     kept = [each for n, each in enumerate(maps) if not (n < 4 or n % 2)]
-    async with asyncio.timeout(40):
+    async with asyncio.timeout(PATIENCE):
         assert await asyncio.gather(*kept) == [[n] for n in range(4, 100, 2)]

@@ -71,7 +71,7 @@ async def test_leaving_stops_what_does_not_end_by_itself(
     before = {worker.pid for worker in agent.workers}
     maps = [
         asyncio.ensure_future(cluster.map(functions.hurt, orders(10, {0: how})))
-        for how in ("loop", "hold:60")
+        for how in ("loop", "hold:600")
     ]
     await home.until_busy(cluster, CORES)
     for running in maps:

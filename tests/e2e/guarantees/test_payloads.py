@@ -18,7 +18,7 @@ from jetmap.settings import Settings
 from processes import HERE
 from real_jobs import kill_server, start_server
 from servers import CORES, AgentProcess, Site, outcomes, site
-from waiting import wait_until
+from waiting import PATIENCE, wait_until
 
 pytestmark = pytest.mark.anyio
 
@@ -91,7 +91,7 @@ async def test_workers_and_their_agent_are_killed_with_payloads_in_flight(
             for worker in agent.workers[:1]:
                 worker.kill()
 
-    async with asyncio.timeout(90):
+    async with asyncio.timeout(PATIENCE):
         stream = cluster.stream(functions.echo, items, kwargs={"seconds": 0.02})
         found = await outcomes(stream, kill_a_worker)
         assert [outcome.value for outcome in found] == items and killed == 3
@@ -113,16 +113,16 @@ async def test_a_killed_caller_leaves_the_agent_free(
     assert caller.stdin is not None
     caller.stdin.write(json.dumps([place.server.url, 40, 8 * MB]).encode())
     caller.stdin.write_eof()
-    await place.until_busy(cluster, CORES, 60)
+    await place.until_busy(cluster, CORES)
     theirs = segments(caller.pid, own=True)
     assert theirs or sys.platform != "linux"
     caller.kill()
     await caller.wait()
-    await place.until_busy(cluster, 0, 40)
+    await place.until_busy(cluster, 0)
     there = [agent.pid, *(worker.pid for worker in agent.workers)]
     await wait_until(lambda: not theirs & segments(*there), "nobody keeps the memory of its items")
     items = payloads(4 * MB, 4 * MB)
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         assert await cluster.map(functions.echo, items) == items
     dispatcher = cluster._session.dispatcher
     await wait_until(lambda: not dispatcher.memory.used, "no byte of a payload is kept")

@@ -66,10 +66,10 @@ async def test_a_spare_takes_over_and_what_cannot_be_loaded_fails_alone(
         await own.map("blocks", [1])
     first = set(await own.map("embed", [1] * 3)) | set(await own.map("classify", [1] * 3))
     (worker,) = first
-    await wait_until(lambda: pids("loaded")[-1] != worker, "there is a spare", 30)
+    await wait_until(lambda: pids("loaded")[-1] != worker, "there is a spare")
     spare = pids("loaded")[-1]
     os.kill(worker, signal.SIGKILL)
     assert set(await own.map("embed", [1] * 3)) == {spare}, "it was loaded already"
     agent.signal(signal.SIGTERM)
-    await wait_until(agent.has_exited, "the agent ends", 30)
+    await wait_until(agent.has_exited, "the agent ends")
     assert spare in pids("left") and worker not in pids("left")

@@ -20,7 +20,7 @@ from jetmap import Cluster, ItemError, Job, WorkerLost
 from nodes import free_ports
 from processes import end
 from servers import Site
-from waiting import wait_for
+from waiting import PATIENCE, wait_for
 
 VARIABLE = "JETMAP_TEST_PREVIOUS"
 PREVIOUS = os.environ.get(VARIABLE, "")
@@ -104,7 +104,7 @@ async def test_this_releases_maps_run_on_the_previous_ones_agents(place: Site, t
 async def test_this_releases_jobs_run_on_the_previous_ones_agents(place: Site, tasks: Path) -> None:
     cluster = await cluster_of_old_agents(place, tasks)
     job: Job[int, int] = await cluster.submit("double", range(2000))
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         assert await job.results() == [2 * n for n in range(2000)]
 
 
@@ -165,7 +165,9 @@ async def test_the_previous_releases_gateway_uses_this_ones_agents(
     (port,) = free_ports(1)
     gateway = started(from_previous("api", "--port", str(port), place=place), place)
     try:
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+        async with httpx.AsyncClient(
+            base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE
+        ) as client:
 
             async def is_there() -> bool:
                 try:

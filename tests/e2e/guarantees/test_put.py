@@ -19,7 +19,7 @@ from jetmap.wire import memory_files
 from processes import HERE
 from put_functions import pick
 from servers import CORES, AgentProcess, Site, outcomes, site
-from waiting import wait_until
+from waiting import PATIENCE, wait_until
 
 pytestmark = [
     pytest.mark.anyio,
@@ -114,7 +114,7 @@ async def test_far_hosts_fetch_it_once_and_the_dead_cost_no_outcome(
 
     with await cluster.put(TABLE) as ref:
         stream = cluster.stream(pick, range(40), kwargs={"table": ref, "seconds": 0.05})
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE):
             found = await outcomes(stream, kill)
         assert [outcome.value[0] for outcome in found] == list(range(40))
         copies = files(*there(agent))
@@ -127,11 +127,11 @@ async def test_what_a_killed_caller_has_put_is_dropped(
 ) -> None:
     command = sys.executable, str(HERE / "put_caller.py"), place.server.url
     caller = await asyncio.create_subprocess_exec(*command, cwd=tmp_path)
-    await place.until_busy(cluster, CORES, 60)
+    await place.until_busy(cluster, CORES)
     assert files(*there(agent)) == files(caller.pid) != set()
     caller.kill()
     await caller.wait()
-    await wait_until(lambda: not files(*there(agent)), "nobody keeps what it has put", 40)
+    await wait_until(lambda: not files(*there(agent)), "nobody keeps what it has put")
 
 
 async def test_a_job_keeps_what_was_put_for_it(
@@ -143,7 +143,7 @@ async def test_a_job_keeps_what_was_put_for_it(
             submitted = await other.submit(pick, range(100), kwargs=kwargs)
     # Its submitter is gone: this process reads the value from the store, and goes on.
     job = cluster.job(submitted.id, pick)
-    async with asyncio.timeout(40):
+    async with asyncio.timeout(PATIENCE):
         assert [value[0] for value in await job] == list(range(100))
     await wait_until(lambda: not files(os.getpid(), *there(agent)), "nobody keeps it")
     await job.delete()

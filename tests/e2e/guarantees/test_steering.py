@@ -61,7 +61,7 @@ async def test_a_pause_outlives_the_broker_and_ends_with_every_outcome(two: Two)
     await two.place.server.start()
     await wait_until(lambda: first.connected and second.connected, "the broker is back")
     third = await two.place.cluster()
-    assert third.control.of(FUNCTION).paused
+    await wait_until(lambda: third.control.of(FUNCTION).paused, "it has read the controls")
     with pytest.raises(MapTimeout, match="is paused"):
         await third.map(functions.observed, [0.0], timeout=1.0)
     assert (first.stats.items_done, running.done()) == (done, False)
@@ -72,7 +72,7 @@ async def test_a_pause_outlives_the_broker_and_ends_with_every_outcome(two: Two)
         await second.map(functions.observed, [0.0], timeout=1.0)
     await second.steer(None, paused=False)
     assert len(await running) == 200
-    assert third.control == PoolControl()
+    await wait_until(lambda: third.control == PoolControl(), "it knows that all may run")
 
 
 @pytest.mark.slow
@@ -84,6 +84,7 @@ async def test_a_limit_holds_over_two_callers(two: Two) -> None:
     assert [len(spans) for spans in results] == [60, 60]
     assert at_once([span for spans in results for span in spans]) == 1
     await two.second.steer(FUNCTION, max_parallel=None)
+    await wait_until(lambda: two.first.control == two.second.control, "both know that it is over")
     spans = await two.first.map(functions.observed, [0.05] * 40)
     assert at_once(spans) == 2
 

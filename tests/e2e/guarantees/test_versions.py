@@ -16,6 +16,7 @@ from jetmap.dispatch import agent_tracker
 from jetmap.wire import versions
 from processes import HERE, run_python
 from servers import Site
+from waiting import PATIENCE
 
 pytestmark = pytest.mark.anyio
 
@@ -54,7 +55,7 @@ def other_python() -> str:
     if not path:
         pytest.skip("JETMAP_TEST_OTHER_PYTHON does not name another Python with jetmap's packages")
     code = "import sys, msgspec, nats, cloudpickle, pydantic, psutil; print(sys.version)"
-    done = subprocess.run([path, "-c", code], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([path, "-c", code], capture_output=True, text=True, timeout=PATIENCE)
     if done.returncode != 0:
         pytest.skip(f"{path} lacks jetmap's packages: {done.stderr.splitlines()[-1]}")
     if done.stdout.split(".")[:2] == sys.version.split(".")[:2]:
@@ -103,4 +104,4 @@ async def test_two_pythons_in_one_pool(
         assert (done.returncode, done.stderr) == (0, "")
     finally:
         worker.terminate()
-        worker.wait(20)
+        worker.wait(PATIENCE)

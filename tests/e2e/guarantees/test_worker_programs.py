@@ -16,7 +16,7 @@ import programs
 from jetmap import Cluster, WorkerLost
 from processes import alive
 from servers import AgentProcess, Site, check, site
-from waiting import wait_for, wait_until
+from waiting import PATIENCE, wait_for, wait_until
 
 pytestmark = pytest.mark.anyio
 
@@ -40,7 +40,7 @@ async def agent(place: Site, cluster: Cluster) -> AgentProcess:
 
 
 async def run(cluster: Cluster, *codes: str) -> list[object]:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         return await cluster.map(
             programs.program, [dedent(code) for code in codes], return_exceptions=True
         )

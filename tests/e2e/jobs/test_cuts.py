@@ -15,7 +15,7 @@ from jetmap.jobs.record import Record
 from proxy import proxy
 from real_jobs import submit, until_over
 from servers import Site, starts
-from waiting import wait_for, wait_until
+from waiting import PATIENCE, wait_for, wait_until
 
 pytestmark = pytest.mark.anyio
 
@@ -77,7 +77,7 @@ async def test_a_gateway_that_is_cut_off_from_its_job(place: Site, tmp_path: Pat
     cluster = await place.cluster()
     await place.agent(cluster)
     await cluster.aclose()  # So that nobody else carries it.
-    async with proxy(place.server.port) as line, httpx.AsyncClient(timeout=30) as client:
+    async with proxy(place.server.port) as line, httpx.AsyncClient(timeout=PATIENCE) as client:
         first, second = await gateway(place, line.url), await gateway(place)
         log = tmp_path / "log"
         job = await submitted(first, log)
@@ -88,7 +88,7 @@ async def test_a_gateway_that_is_cut_off_from_its_job(place: Site, tmp_path: Pat
             state = (await client.get(second.url + job)).json()["state"]
             return state not in ("queued", "running")
 
-        await wait_for(over, "the other one takes it over, and ends it", 40)
+        await wait_for(over, "the other one takes it over, and ends it")
         await whole(second, job)
         assert (await client.get(first.url + job)).status_code == 503
         await line.mend()

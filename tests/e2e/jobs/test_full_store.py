@@ -64,7 +64,7 @@ async def test_a_full_store_is_emptied_and_the_job_goes_on(place: Site, disk: Pa
     cluster = await place.cluster()
     await place.agent(cluster)
     old = await submitted(cluster, 45)
-    assert (await until_over(cluster, old, 40)).state == "succeeded"
+    assert (await until_over(cluster, old)).state == "succeeded"
     running = await submitted(cluster, 110)
     waiting = await until_full(cluster, running)
     assert 0 < waiting.done < 110
@@ -95,7 +95,7 @@ async def test_a_full_store_is_emptied_and_the_job_goes_on(place: Site, disk: Pa
         await wait_for(shown, "the job waits again", 90, lambda: str(states))
         assert (await client.delete(f"/jobs/{old}")).status_code == 204
         check_problem(await client.get(f"/jobs/{old}"), 404, "unknown-job")
-    record = await until_over(cluster, running, 60)
+    record = await until_over(cluster, running)
     assert (record.state, record.done, record.failed) == ("succeeded", 110, 0)
     values, errors = await read(cluster, record)
     assert len(values) == 110 and not errors
@@ -107,7 +107,7 @@ async def test_a_job_in_a_full_store_is_taken_over(place: Site) -> None:
     heir = await place.cluster()
     await place.agent(heir)
     old = await submitted(heir, 45)
-    assert (await until_over(heir, old, 40)).state == "succeeded"
+    assert (await until_over(heir, old)).state == "succeeded"
     owner = await carrier(place, ["zeros", [SIZE] * 125, None])
     await until_full(heir, owner.job)
     # No record finds any room, the one of a new owner neither.
@@ -116,7 +116,7 @@ async def test_a_job_in_a_full_store_is_taken_over(place: Site) -> None:
     await until_full(heir, owner.job)
     async with gateway(heir) as client:
         assert (await client.delete(f"/jobs/{old}")).status_code == 204
-    record = await until_over(heir, owner.job, 90)
+    record = await until_over(heir, owner.job)
     assert (record.state, record.done, record.failed) == ("succeeded", 125, 0)
     assert record.epoch == 2
     values, errors = await read(heir, record)
@@ -132,7 +132,7 @@ async def test_jobs_expire_in_a_full_store(place: Site, monkeypatch: pytest.Monk
     begun = await cluster.jobs.begin("zeros", format="json", ttl=20)
     await begun.put([b"%d" % SIZE] * 45)
     short = (await begun.commit()).id
-    assert (await until_over(cluster, short, 25)).state == "succeeded"
+    assert (await until_over(cluster, short)).state == "succeeded"
     running = await submitted(cluster, 125)
     await until_full(cluster, running)
     await _fill(cluster)
@@ -142,7 +142,7 @@ async def test_jobs_expire_in_a_full_store(place: Site, monkeypatch: pytest.Monk
     assert (record.state, record.done, record.failed) == ("succeeded", 125, 0)
     values, errors = await read(cluster, record)
     assert len(values) == 125 and not errors
-    await wait_for(lambda: _is_gone(cluster, short), "the first job is forgotten", 30)
+    await wait_for(lambda: _is_gone(cluster, short), "the first job is forgotten")
 
 
 async def _is_gone(cluster: Cluster, job: str) -> bool:
@@ -174,9 +174,9 @@ async def test_what_runs_in_a_full_store_is_cancelled_and_deleted(place: Site) -
         async def gone(cluster: Cluster = cluster) -> bool:
             return not (await cluster.jobs.list())[0]
 
-        await wait_for(gone, "it is not listed", 40)
+        await wait_for(gone, "it is not listed")
     again = await submitted(one, 5)
-    assert (await until_over(other, again, 40)).state == "succeeded"
+    assert (await until_over(other, again)).state == "succeeded"
 
 
 async def _fill(cluster: Cluster) -> None:
@@ -207,7 +207,7 @@ async def test_a_refused_upload_leaves_nothing(place: Site) -> None:
     assert await cluster.jobs.store.jobs_in("INPUT") == set()
     await cluster.jobs.store.remove("others")
     job = await submitted(cluster, 1)
-    assert (await until_over(cluster, job, 40)).state == "succeeded"
+    assert (await until_over(cluster, job)).state == "succeeded"
 
 
 class Limited(NatsServer):
@@ -231,4 +231,4 @@ async def test_the_limit_of_the_account_is_asked(tmp_path: Path) -> None:
             await cluster.jobs.begin("zeros", format="json", reserve=9 << 20)
         assert caught.value.limit < 8 << 20
         job = await submitted(cluster, 2)
-        assert (await until_over(cluster, job, 40)).state == "succeeded"
+        assert (await until_over(cluster, job)).state == "succeeded"

@@ -11,7 +11,7 @@ import pytest
 
 from gateways import COUNT, gateway, submitted, whole
 from servers import Site, starts
-from waiting import wait_until
+from waiting import PATIENCE, wait_until
 
 pytestmark = pytest.mark.anyio
 
@@ -31,7 +31,7 @@ class Reader:
         if self.last:
             headers["last-event-id"] = self.last
         async with (
-            httpx.AsyncClient(timeout=30) as client,
+            httpx.AsyncClient(timeout=PATIENCE) as client,
             client.stream("GET", base + self.path, headers=headers) as answer,
         ):
             event: dict[str, str] = {}

@@ -44,11 +44,11 @@ async def test_readers_of_a_real_job(
         return len([outcome.index async for outcome in cluster.job(job.id).stream()])
 
     crowd = [asyncio.create_task(count()) for _ in range(300)]
-    await wait_until(lambda: cluster.jobs._readers.waiting == 300, "they wait", 30)
+    await wait_until(lambda: cluster.jobs._readers.waiting == 300, "they wait")
     await kill_server(place)
     await start_server(place)
     gate.touch()
-    record = await until_over(cluster, job.id, 60)
+    record = await until_over(cluster, job.id)
     assert record.state == "succeeded"
     assert await asyncio.gather(*crowd) == [200] * 300
     assert len(cluster.jobs._readers) == 0

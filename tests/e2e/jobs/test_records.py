@@ -29,11 +29,11 @@ async def test_a_job_of_the_longest_time_ends_and_stays(
     begun = await jobs.begin("empty", format="json", ttl=bounds.TTL.most)
     await begun.put([b"1"])
     await begun.commit()
-    record = await until_over(home_cluster, begun.id, 20)
+    record = await until_over(home_cluster, begun.id)
     assert (record.state, record.ttl) == ("succeeded", bounds.CENTURY)
     assert (await jobs.get(begun.id)).state == "succeeded", "it has not expired"
     await jobs.delete(begun.id)
     # One of before, of a time that is no longer let in.
     await write(home_cluster, "old", state="queued", total=0, ttl=1e300)
-    await until_over(home_cluster, "old", 20)
+    await until_over(home_cluster, "old")
     await jobs.delete("old")

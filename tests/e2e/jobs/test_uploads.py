@@ -12,7 +12,7 @@ import pytest
 
 from gateways import Gateway, gateway
 from servers import Site
-from waiting import wait_for
+from waiting import PATIENCE, wait_for
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
@@ -40,7 +40,7 @@ async def test_an_uploader_that_slept_leaves_the_key_to_whose_it_is(place: Site)
     first, second = await gateway(place), await gateway(place)
     body = Body()
     headers = {"idempotency-key": "k", "content-type": "application/json"}
-    async with httpx.AsyncClient(timeout=60) as client:
+    async with httpx.AsyncClient(timeout=PATIENCE) as client:
 
         async def post(where: Gateway, content: Any) -> httpx.Response:
             return await client.post(f"{where.url}/jobs/empty", content=content, headers=headers)
@@ -60,7 +60,7 @@ async def test_an_uploader_that_slept_leaves_the_key_to_whose_it_is(place: Site)
         await wait_for(stored, "a part of it is stored")
         await wait_for(busy, "the first uploads")
         first.process.send_signal(signal.SIGSTOP)
-        accepted = await wait_for(taken_over, "the key is taken over", 30)
+        accepted = await wait_for(taken_over, "the key is taken over")
         assert accepted is not None
         first.process.send_signal(signal.SIGCONT)
         body.rest.set()

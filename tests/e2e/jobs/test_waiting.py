@@ -54,7 +54,7 @@ async def test_from_zero_workers_through_broken_ones_and_back_to_zero(place: Sit
     broken = place.place / "broken_tasks.py"
     broken.write_text("import no_such_module\n")
     failing = place.start_agent(str(broken), "--reload")
-    await wait_for(lambda: waits(job.id, "no_such_module"), "workers cannot start", 30)
+    await wait_for(lambda: waits(job.id, "no_such_module"), "workers cannot start")
     failing.signal(signal.SIGTERM)
 
     scaled = await place.agent(cluster, FUNCTIONS)

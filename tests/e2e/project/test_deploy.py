@@ -14,6 +14,7 @@ from activities import activity, map_of
 from fake_cluster import FakeCluster, gateway
 from jetmap.dispatch.costs import Cost
 from tools import need_tool
+from waiting import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[3]
 ALERTS, GRAFANA = ROOT / "deploy" / "alerts.yml", ROOT / "deploy" / "grafana.json"
@@ -58,7 +59,9 @@ def test_each_alert_fires_when_it_must_and_only_then(tmp_path: Path) -> None:
     cases = tmp_path / "cases.yml"
     cases.write_text(CASES.replace("ALERTS]", f"{ALERTS}]"), encoding="utf-8")
     for arguments in (("check", "rules", str(ALERTS)), ("test", "rules", str(cases))):
-        done = subprocess.run([promtool, *arguments], capture_output=True, text=True, timeout=50)
+        done = subprocess.run(
+            [promtool, *arguments], capture_output=True, text=True, timeout=PATIENCE
+        )
         assert done.returncode == 0, done.stdout + done.stderr
     named = {rule["alert"] for rule in rules()}
     assert len(named) == 8

@@ -9,6 +9,7 @@ import pytest
 
 from jetmap.agent import descendants
 from jetmap.agent.descendants import end_marked
+from waiting import PATIENCE
 
 VARIABLE = "TEST_DESCENDANTS"
 
@@ -22,7 +23,7 @@ def test_only_what_has_the_mark_is_ended() -> None:
             end_marked(VARIABLE, other)
         assert child.poll() is None
         end_marked(VARIABLE, "ours")
-        assert child.wait(30) == -9
+        assert child.wait(PATIENCE) == -9
     finally:
         child.kill()
         child.wait()

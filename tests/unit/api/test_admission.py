@@ -17,7 +17,7 @@ from jetmap_api.answers import Gathered
 from jetmap_api.problems import Problem
 from jetmap_api.spool import SpooledPipe
 from raw_bodies import LIMITS
-from waiting import turns, wait_until
+from waiting import PATIENCE, turns, wait_until
 
 pytestmark = pytest.mark.anyio
 
@@ -62,7 +62,7 @@ async def refused_unread(cluster: FakeCluster, length: int = 0, **settings: Any)
     """A request that is refused although nothing of its body was sent."""
     headers = {"content-length": str(length)} if length else {}
     exchange = Exchange(cluster, "/map/echo", headers=headers, **settings)
-    await asyncio.wait_for(exchange.task, 20)
+    await asyncio.wait_for(exchange.task, PATIENCE)
     assert exchange.asked == 0
     return exchange
 
@@ -78,10 +78,10 @@ async def test_a_map_too_many_is_refused_before_its_body_is_read() -> None:
     exchange = await refused_unread(cluster, max_open_maps=1)
     refusal(exchange, 429, "too-many-maps", "max_open_maps")
     await running.leave()
-    await asyncio.wait_for(running.task, 20)
+    await asyncio.wait_for(running.task, PATIENCE)
     again = Exchange(cluster, "/map/echo", max_open_maps=1)
     await again.write(b"[1]", more=False)
-    await asyncio.wait_for(again.task, 20)
+    await asyncio.wait_for(again.task, PATIENCE)
     assert again.output == b"[1]"
 
 
@@ -113,17 +113,17 @@ async def test_items_of_all_lists_together(media: str, five: bytes) -> None:
     await wait_until(lambda: cluster.open_maps == 1, "five are open")
     second = app.beside("/map/echo", media)
     await second.write(five, more=False)
-    await asyncio.wait_for(second.task, 20)
+    await asyncio.wait_for(second.task, PATIENCE)
     refusal(second, 429, "too-many-items", "max_items")
     await app.leave()
-    await asyncio.wait_for(app.task, 20)
+    await asyncio.wait_for(app.task, PATIENCE)
     third = app.beside("/map/echo", media)
     await third.write(five, more=False)
-    await asyncio.wait_for(third.task, 20)
+    await asyncio.wait_for(third.task, PATIENCE)
     assert third.status == 200
     alone = app.beside("/map/echo", JSON)
     await alone.write(b"[1,2,3,4,5,6,7,8,9]", more=False)
-    await asyncio.wait_for(alone.task, 20)
+    await asyncio.wait_for(alone.task, PATIENCE)
     refusal(alone, 413, "limit-exceeded", "max_items")
     assert cluster.memory.used == 0
 
@@ -132,7 +132,7 @@ async def test_a_messagepack_list_is_counted_before_it_is_split() -> None:
     cluster = FakeCluster(echo)
     exchange = Exchange(cluster, "/map/echo", MSGPACK, max_list=1000)
     await exchange.write(b"\xdd\0\0\x10\0" + b"\1" * 4096, more=False)
-    await asyncio.wait_for(exchange.task, 20)
+    await asyncio.wait_for(exchange.task, PATIENCE)
     refusal(exchange, 413, "limit-exceeded", "max_list")
 
 
@@ -152,7 +152,7 @@ async def test_memory_is_taken_before_the_body_is_read() -> None:
     exchange = await refused_unread(cluster, 10_001, max_memory_bytes=10_000)
     refusal(exchange, 413, "limit-exceeded", "max_memory_bytes")
     await first.leave()
-    await asyncio.wait_for(first.task, 20)
+    await asyncio.wait_for(first.task, PATIENCE)
     assert cluster.memory.used == 0
 
 
@@ -163,7 +163,7 @@ async def test_a_body_of_unknown_length_takes_memory_as_it_arrives() -> None:
     await wait_until(lambda: cluster.memory.used == 4001, "the first part counts")
     cluster.memory.used += 4000  # somebody else's
     await exchange.write(b" " * 4000)
-    await asyncio.wait_for(exchange.task, 20)
+    await asyncio.wait_for(exchange.task, PATIENCE)
     refusal(exchange, 503, "memory-full", "max_memory_bytes")
     assert cluster.memory.used == 4000
 
@@ -175,7 +175,7 @@ async def test_the_items_of_a_list_take_memory_beside_their_bytes(body: bytes) -
     cluster = FakeCluster(echo)
     exchange = Exchange(cluster, "/map/echo", max_memory_bytes=600_000 * ELEMENT_BYTES)
     await exchange.write(body, more=False)
-    await asyncio.wait_for(exchange.task, 20)
+    await asyncio.wait_for(exchange.task, PATIENCE)
     refusal(exchange, 413, "limit-exceeded", "max_memory_bytes")
     assert cluster.memory.used == 0
 
@@ -185,7 +185,7 @@ async def test_json_lines_and_jobs_take_what_is_held_of_them() -> None:
         cluster = FakeCluster(echo)
         cluster.memory.used = 1
         exchange = Exchange(cluster, path, LINES, max_memory_bytes=PASSING_BYTES)
-        await asyncio.wait_for(exchange.task, 20)
+        await asyncio.wait_for(exchange.task, PATIENCE)
         refusal(exchange, 503, "memory-full", "max_memory_bytes")
         assert cluster.memory.used == 1
 
@@ -221,7 +221,7 @@ async def test_the_answer_is_held_until_it_is_read() -> None:
     await turns(5)
     assert len(exchange.output) < 800_000 and cluster.memory.used > 800_000
     exchange.reading.set()
-    await asyncio.wait_for(exchange.task, 20)
+    await asyncio.wait_for(exchange.task, PATIENCE)
     assert exchange.output == b'["%b"]' % (b"x" * 800_000)
     assert cluster.memory.used == 0
 

@@ -23,6 +23,7 @@ from jetmap_api.bodies import ALLOWANCE, BodyPace, json_elements, msgpack_elemen
 from jetmap_api.problems import Problem, problem_of
 from over_http import double
 from raw_bodies import LIMITS, close, feed, held, run, values
+from waiting import PATIENCE
 
 
 def limits(**changes: int) -> LimitSettings:
@@ -190,7 +191,7 @@ async def test_a_map_whose_body_stalls_is_given_up(media: str) -> None:
     cluster = FakeCluster(double)
     exchange = Exchange(cluster, "/map/double", media, body_idle_timeout=0.05)
     await exchange.write(b"")
-    await asyncio.wait_for(exchange.task, 20)
+    await asyncio.wait_for(exchange.task, PATIENCE)
     assert exchange.status == 408
     [problem] = exchange.lines
     assert problem["setting"] == "body_idle_timeout" and "0.05" in problem["detail"]
@@ -205,7 +206,7 @@ async def test_a_streamed_answer_says_that_its_body_stalls(headers: dict[str, st
         FakeCluster(double), "/map/double", lines, lines, headers=headers, body_idle_timeout=0.2
     )
     await exchange.write(b"1\n")
-    await asyncio.wait_for(exchange.task, 20)
+    await asyncio.wait_for(exchange.task, PATIENCE)
     assert exchange.lines[0] == {"index": 0, "value": 2}
     assert exchange.lines[-1]["problem"]["status"] == 408
 

@@ -8,6 +8,7 @@ import pytest
 
 from exchange import Exchange
 from jobs_over_http import site
+from waiting import PATIENCE
 
 pytestmark = pytest.mark.anyio
 
@@ -17,7 +18,7 @@ async def test_a_client_that_says_nothing_more_frees_its_key() -> None:
     headers = {"idempotency-key": "k"}
     exchange = Exchange(cluster, "/jobs/double", headers=headers, job_upload_idle=0.2)
     await exchange.write(b"[1, 2")
-    await asyncio.wait_for(exchange.task, 20)
+    await asyncio.wait_for(exchange.task, PATIENCE)
     assert exchange.status == 408
     [problem] = exchange.lines
     assert problem["type"] == "urn:jetmap:upload-idle" and "0.2" in problem["detail"]

@@ -18,7 +18,7 @@ from jetmap_api.job_events import EventId
 from jetmap_api.problems import Problem
 from jobs_over_http import events_of, site, submit, until_over, values_of
 from over_http import SSE, check_problem
-from waiting import wait_until
+from waiting import PATIENCE, wait_until
 
 
 @pytest.mark.parametrize(
@@ -202,7 +202,7 @@ async def test_a_client_that_leaves_ends_the_reading(kind: str) -> None:
     await exchange.write(b"", more=False)
     await wait_until(lambda: jobs.waiters > 0, "it waits")
     await exchange.leave()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         await exchange.task
     assert jobs.waiters == 0
     assert exchange.ended == (exchange.status == 499), "an answer that has begun has no end"

@@ -17,6 +17,7 @@ from over_http import (
     never,
     picky,
 )
+from waiting import PATIENCE
 
 pytestmark = pytest.mark.anyio
 
@@ -71,7 +72,7 @@ async def test_the_first_failing_item_in_input_order_is_the_lists_problem() -> N
         "type": "ValueError",
         "message": "no 1",
     }
-    await asyncio.wait_for(cluster.runs[0].withdrawn.wait(), 20)
+    await asyncio.wait_for(cluster.runs[0].withdrawn.wait(), PATIENCE)
 
 
 async def test_an_item_of_another_type_is_422() -> None:

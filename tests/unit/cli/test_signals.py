@@ -8,6 +8,7 @@ import signal
 import pytest
 
 from jetmap.cli.signals import Stop, StopRequested, wait_for_any
+from waiting import PATIENCE
 
 pytestmark = pytest.mark.anyio
 
@@ -16,10 +17,10 @@ async def test_the_first_signal_requests_and_the_second_forces() -> None:
     stop = Stop()
     assert not stop.requested.is_set()
     signal.raise_signal(signal.SIGTERM)
-    await asyncio.wait_for(stop.requested.wait(), 10)
+    await asyncio.wait_for(stop.requested.wait(), PATIENCE)
     assert (stop.forced.is_set(), stop.by) == (False, signal.SIGTERM)
     signal.raise_signal(signal.SIGINT)
-    await asyncio.wait_for(stop.forced.wait(), 10)
+    await asyncio.wait_for(stop.forced.wait(), PATIENCE)
     assert stop.by is signal.SIGTERM
 
 

@@ -29,6 +29,7 @@ from jetmap.client.blocking import BlockingStream
 from jetmap.client.state import FORKED
 from jetmap.client.stream import OutcomeStream
 from jetmap.settings import Settings
+from waiting import PATIENCE
 
 pytestmark = pytest.mark.anyio
 
@@ -174,7 +175,7 @@ def test_an_interrupted_wait_cancels_the_coroutine(sync: Any) -> None:
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(asyncio, "run_coroutine_threadsafe", lambda *args: Interrupted(real(*args)))
         sync._wait(forever())
-    assert ended.wait(30)
+    assert ended.wait(PATIENCE)
 
 
 class Numbers(OutcomeStream[None, int]):

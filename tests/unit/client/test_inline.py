@@ -17,6 +17,7 @@ from jetmap.dispatch.objects import Objects
 from jetmap.dispatch.sources import RawItems, Source
 from jetmap.functions.task import find
 from jetmap.worker.compute import Limits
+from waiting import PATIENCE
 
 pytestmark = pytest.mark.anyio
 
@@ -32,7 +33,7 @@ def half(n: int) -> int:
 
 @task(name="inline.held")
 def held(n: int) -> int:
-    release.wait(30)
+    release.wait(PATIENCE)
     return n
 
 

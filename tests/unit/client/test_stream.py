@@ -15,7 +15,7 @@ from jetmap.client.stream import RunningMap, Stream
 from jetmap.dispatch.objects import Objects
 from jetmap.dispatch.outcomes import Batch
 from jetmap.wire.messages import ErrorRecord
-from waiting import wait_until
+from waiting import PATIENCE, wait_until
 
 pytestmark = pytest.mark.anyio
 
@@ -182,4 +182,4 @@ async def test_items_are_read_no_further_when_the_map_is_over(how: str) -> None:
     else:
         with pytest.raises(MapTimeout):
             await anext(reading)
-    await asyncio.wait_for(closed.wait(), 30)
+    await asyncio.wait_for(closed.wait(), PATIENCE)

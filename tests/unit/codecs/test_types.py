@@ -27,6 +27,7 @@ from typing_extensions import TypedDict
 from hypotheses import examples
 from jetmap.codecs import Codec, Parameter, codec_for, kwargs_codec
 from jetmap.wire.messages import Format
+from waiting import PATIENCE
 
 FORMATS: list[Format] = ["json", "msgpack"]
 both_formats = pytest.mark.parametrize("format", FORMATS)
@@ -425,4 +426,4 @@ def test_pydantic_is_imported_only_for_types_that_need_it() -> None:
         "assert 'pydantic' not in sys.modules, 'pydantic'\n"
         "assert 'asyncio' not in sys.modules, 'asyncio'\n"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=30)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=PATIENCE)

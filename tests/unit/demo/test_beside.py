@@ -11,6 +11,7 @@ import pytest
 from jetmap.demo import beside
 from jetmap.demo.beside import MOST_JOBS, jobs, short_maps
 from jetmap.demo.http import DemoError, GatewayClient
+from waiting import PATIENCE
 
 
 class Gateway:
@@ -88,5 +89,5 @@ def test_both_go_on_until_the_block_ends() -> None:
             pass
     for thread in threading.enumerate():
         if thread.name == "demo-beside":
-            thread.join(30)
+            thread.join(PATIENCE)
     assert threading.active_count() <= before

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypotheses import examples
 from jetmap.dispatch.objects import AsyncObjects, Objects
 from jetmap.wire.scattered import LEAST, Scattered
-from waiting import turns, wait_until
+from waiting import PATIENCE, turns, wait_until
 
 quick = examples(100)
 MAX_ITEM = 500
@@ -171,7 +171,7 @@ async def drain_async(source: AsyncObjects, count: int) -> list[Any]:
     woken = asyncio.Event()
     source.wake = woken.set
     seen: list[Any] = []
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         while source.has_items or (source.total is None and source.error is None):
             if (taken := source.take(count, 60)) is None:
                 await woken.wait()

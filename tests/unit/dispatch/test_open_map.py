@@ -17,7 +17,7 @@ from jetmap.dispatch.outcomes import Batch
 from jetmap.dispatch.sources import RawItems
 from jetmap.wire import arrays
 from jetmap.wire.messages import ErrorRecord, Final, Report
-from waiting import turns
+from waiting import PATIENCE, turns
 
 pytestmark = pytest.mark.anyio
 
@@ -90,7 +90,7 @@ async def test_a_stopped_map_ends_with_what_was_taken(ordered: bool) -> None:
     await turns()
     assert not reading.done()
     sent.answer(2)
-    batches = await asyncio.wait_for(reading, 1)
+    batches = await asyncio.wait_for(reading, PATIENCE)
     assert starts(batches) == [0, 2, 4] if ordered else starts(batches) == [4, 0, 2]
     assert not sent.run.ended  # nobody waits for its other items, but it is still to be left
     await sent.run.aclose()
@@ -103,7 +103,7 @@ async def test_a_reader_that_waits_learns_that_nothing_more_will_come() -> None:
     reading = asyncio.create_task(read(sent.run))
     await turns(2)
     sent.run.stop()
-    assert starts(await asyncio.wait_for(reading, 1)) == [0]
+    assert starts(await asyncio.wait_for(reading, PATIENCE)) == [0]
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -118,7 +118,7 @@ async def test_the_first_error_of_a_loop_is_there_when_the_collecting_stops(seed
         piece = flight.piece
         sent.answer(flight.number, *[i for i in bad if 0 <= i - piece.start < piece.count])
         await turns(3)
-    batches = await asyncio.wait_for(collecting, 1)
+    batches = await asyncio.wait_for(collecting, PATIENCE)
     assert starts(batches) == sorted(starts(batches))
     found = [record.index for batch in batches for record in batch.errors]
     assert found[0] == bad[0]
@@ -133,7 +133,7 @@ async def test_collecting_everything_stops_at_no_error() -> None:
     for number in (2, 3, 1):
         sent.answer(number, 2 * number - 2)
     sent.run.end()
-    assert starts(await asyncio.wait_for(collecting, 1)) == [0, 2, 4]
+    assert starts(await asyncio.wait_for(collecting, PATIENCE)) == [0, 2, 4]
     assert not sent.run.stopped
 
 

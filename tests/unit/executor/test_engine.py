@@ -13,6 +13,7 @@ from jetmap.errors import ExecutorBroken, WorkerStartFailed
 from jetmap.executor import engine as module
 from jetmap.executor.calls import Pending
 from jetmap.executor.engine import Engine
+from waiting import PATIENCE
 
 
 def test_an_engine_that_was_never_used_has_nothing_to_end() -> None:
@@ -36,7 +37,7 @@ def test_calls_fail_when_the_workers_cannot_start(
     future: Future[Any] = Future()
     engine.submit(Pending(future, b"", []))
     with pytest.raises(ExecutorBroken, match=f"the workers cannot start: {error}"):
-        future.result(20)
+        future.result(PATIENCE)
     engine.join()
     with pytest.raises(ExecutorBroken, match="cannot start"):
         engine.map("f", b"\x80", [1], single=True)
@@ -78,7 +79,7 @@ def test_calls_fail_when_the_engine_does(
     future: Future[Any] = Future()
     engine.submit(Pending(future, b"", []))
     with pytest.raises(ExecutorBroken, match="thread has ended"):
-        future.result(20)
+        future.result(PATIENCE)
     engine.join()
     assert "internal error" in caplog.text
     with pytest.raises(ExecutorBroken):

@@ -18,6 +18,7 @@ import pytest
 from jetmap.errors import DuplicateFunction
 from jetmap.functions import task as task_module
 from jetmap.functions.task import find, registered, task
+from waiting import PATIENCE
 
 
 @pytest.fixture(autouse=True)
@@ -346,7 +347,7 @@ def test_importing_tasks_is_cheap() -> None:
         "jetmap.functions.task.find(f)\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=30)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=PATIENCE)
 
 
 def run(code: str) -> str:

@@ -19,6 +19,7 @@ from jetmap.nats.answers import JetStreamError
 from jetmap.nats.errors import Forbidden, NoResponders
 from jetmap.nats.jetstream import NO_SUBJECT
 from jetmap.wire import subjects
+from waiting import PATIENCE
 
 pytestmark = pytest.mark.anyio
 
@@ -160,5 +161,5 @@ async def test_a_lease_without_room_keeps_no_sweep_from_making_some(
     monkeypatch.setattr(watcher, "_look_for_orphans", nothing)
     monkeypatch.setattr(watcher, "_sweep", sweep)
     watcher.background.spawn(watcher._beat(), "watch owners")
-    await asyncio.wait_for(swept.wait(), 20)
+    await asyncio.wait_for(swept.wait(), PATIENCE)
     await watcher.background.close()

@@ -16,6 +16,7 @@ from jetmap.nats.memory import MemoryBroker
 from jetmap.settings import JobSettings
 from jetmap.wire import subjects
 from virtual_time import run
+from waiting import PATIENCE
 
 pytestmark = pytest.mark.anyio
 
@@ -109,5 +110,5 @@ async def test_records_are_watched(store: Store) -> None:
 
     await store.watch(on_stored)
     await store.write(RECORD, 0)
-    await asyncio.wait_for(came.wait(), 20)
+    await asyncio.wait_for(came.wait(), PATIENCE)
     assert b'"id":"j"' in bytes(seen[0].data)

@@ -14,7 +14,7 @@ from jetmap.jobs.filler import Filler
 from jetmap.nats.answers import JetStreamError, checked, lacks_room
 from jetmap.nats.broker import Broker
 from jetmap.nats.errors import NoResponders
-from waiting import wait_until
+from waiting import wait_for, wait_until
 
 pytestmark = pytest.mark.anyio
 
@@ -232,11 +232,10 @@ async def test_pulls_take_each_message_once_with_the_backlog_behind_it(c: Broker
 
 
 async def wait_until_state(c: Broker, messages: int) -> None:
-    for _ in range(500):
-        if (await c.api("STREAM.INFO.W"))["state"]["messages"] == messages:
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError(f"not {messages} messages")
+    async def found() -> bool:
+        return bool((await c.api("STREAM.INFO.W"))["state"]["messages"] == messages)
+
+    await wait_for(found, f"there are {messages} messages")
 
 
 async def test_pulls_that_find_nothing_say_so(brokers: Brokers, c: Broker) -> None:

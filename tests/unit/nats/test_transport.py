@@ -12,7 +12,7 @@ import pytest
 
 from jetmap.nats import transport as transport_module
 from jetmap.nats.transport import TcpTransport
-from waiting import turns, wait_until
+from waiting import PATIENCE, turns, wait_until
 
 pytestmark = pytest.mark.anyio
 
@@ -208,7 +208,7 @@ async def test_reading_pauses_while_messages_wait() -> None:
 
     server = await asyncio.start_server(serve, "127.0.0.1")
     port = server.sockets[0].getsockname()[1]
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         await transport.connect(urlparse(f"nats://127.0.0.1:{port}"), 0, 5)
         socket = transport._socket
         assert socket is not None

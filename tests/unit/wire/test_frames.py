@@ -21,6 +21,7 @@ from hypotheses import examples
 from jetmap.payload_buffer import LARGE_BYTES
 from jetmap.wire import frames
 from jetmap.wire.frames import READ_AHEAD, AgentPipe, BlockingPipe, Frames, frame
+from waiting import PATIENCE
 
 KINDS = [frames.READY, frames.PART, frames.LAST]
 payloads = st.one_of(
@@ -100,7 +101,7 @@ async def test_both_ends_understand_each_other() -> None:
     thread.start()
     agent = await AgentPipe.open(ours)
     assert agent.first_at is None and not agent.has_frames
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         for payload in payloads:
             agent.send(frames.CHUNK, payload)
         for payload in payloads:
@@ -125,7 +126,7 @@ def test_frames_to_a_worker_that_was_told_to_end_are_dropped(loop: str) -> None:
             agent.send_parts(frames.ITEMS, [b"3", b"4"])
             agent.send_end()
             read = asyncio.to_thread(lambda: [worker.receive(), worker.receive()])
-            return await asyncio.wait_for(read, 30)
+            return await asyncio.wait_for(read, PATIENCE)
         finally:
             agent.close()
             worker.close()
@@ -144,7 +145,7 @@ async def test_one_who_stops_waiting_loses_no_frame() -> None:
         await asyncio.sleep(0)
         waiting.cancel()
         theirs.sendall(frame(frames.PART, b"kept"))
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             assert await agent.receive() == (frames.PART, b"kept")
         agent.close()
 
@@ -163,7 +164,7 @@ async def test_what_the_dead_had_sent_is_read_though_another_holds_its_end() -> 
             except BlockingIOError:
                 await asyncio.sleep(0)
         agent.finish()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             for payload in sent:
                 assert await agent.receive() == (frames.PART, payload)
             assert await agent.receive() is None
@@ -182,7 +183,7 @@ async def test_a_child_that_writes_on_and_on_is_not_read_for_ever() -> None:
                 await asyncio.sleep(0.005)
 
         talking = asyncio.ensure_future(chatter())
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             while (received := await agent.receive()) is not None:
                 assert received == (frames.BAD, b"")
         talking.cancel()
