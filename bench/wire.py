@@ -14,6 +14,7 @@ from time import perf_counter
 JSON = "application/json"
 JSON_LINES = "application/jsonl"
 RECEIVE = 1 << 18
+ANSWER_SECONDS = 60  # Seconds without any answer after which a server counts as stuck.
 
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)\r\n", re.IGNORECASE)
 _CHUNKED = re.compile(rb"\r\ntransfer-encoding: *chunked\r\n", re.IGNORECASE)
@@ -103,6 +104,9 @@ class Load:
 def hammer(port: int, message: bytes, expected: bytes, connections: int, seconds: float) -> Load:
     """Keep ``connections`` connections busy for ``seconds``, each with one request at a time.
 
+    Then wait for the answers that are due, whose time counts too: a server that divides its cores
+    among all requests ends many at once.
+
     expected: the body of each answer, without white space. Raises BadAnswerError.
     """
     sockets = {c.fileno(): c for c in (connect(port) for _ in range(connections))}
@@ -114,8 +118,11 @@ def hammer(port: int, message: bytes, expected: bytes, connections: int, seconds
             poll.register(fd, select.EPOLLIN)
             sent[fd] = perf_counter()
             connection.sendall(message)
-        while (now := perf_counter()) < began + seconds:
-            for fd, _ in poll.poll(seconds):
+        waiting = len(sockets)
+        while waiting:
+            if not (ready := poll.poll(ANSWER_SECONDS)):
+                raise BadAnswerError(f"{waiting} requests had no answer in {ANSWER_SECONDS} s")
+            for fd, _ in ready:
                 answer = answers[fd]
                 received = sockets[fd].recv(RECEIVE)
                 if not received:
@@ -130,8 +137,11 @@ def hammer(port: int, message: bytes, expected: bytes, connections: int, seconds
                 load.latencies.append(now - sent[fd])
                 sent[fd] = now
                 answer.clear()
-                sockets[fd].sendall(message)
-        load.seconds = now - began
+                if now < began + seconds:
+                    sockets[fd].sendall(message)
+                else:
+                    waiting -= 1
+        load.seconds = perf_counter() - began
     finally:
         poll.close()
         for connection in sockets.values():

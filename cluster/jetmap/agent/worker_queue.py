@@ -43,12 +43,22 @@ class KillReason:
     beside: str = ""  # Text behind the timeout in the message.
 
 
-def crash_of(death: Death, killed: KillReason | None, entry: QueueEntry, item: int | None) -> Crash:
-    """Describe the death of a worker in a chunk. item: the one in progress."""
+def crash_of(
+    death: Death, killed: KillReason | None, entry: QueueEntry, item: int | None, items: int = 1
+) -> Crash:
+    """Describe the death of a worker in a chunk.
+
+    Args:
+        item: The one in progress, or the first that was entered with it.
+        items: How many were entered together.
+    """
     if killed is None:
         peak = f"{death.peak_memory / 2**20:.0f} MiB"
-        message = f"the worker {death} in this item; its memory peaked at {peak}"
-        return Crash(item, "died", message, death.signal, death.exit_code, death.peak_memory)
+        where = "this item" if items == 1 else f"one of {items} items"
+        message = f"the worker {death} in {where}; its memory peaked at {peak}"
+        crash = Crash(item, "died", message, death.signal, death.exit_code, death.peak_memory)
+        crash.items = items
+        return crash
     if killed.reason == "timeout" and killed.entry is entry and killed.item == item is not None:
         message = (
             f"it computed for longer than its timeout of {entry.held.head.timeout:g} s"
@@ -127,10 +137,16 @@ class WorkerQueue:
 
     @property
     def item(self) -> int | None:
-        """The item in progress."""
+        """The item in progress, or the first that was entered with it."""
+        return self._stretch[0]
+
+    @property
+    def _stretch(self) -> tuple[int | None, int]:
+        """The first item in progress, and how many were entered together."""
         if self._progress is None or not self._chunks:
-            return None
-        return self._progress.item if self._progress.begun == self._chunks[0].number else None
+            return None, 1
+        is_in_first = self._progress.begun == self._chunks[0].number
+        return self._progress.stretch if is_in_first else (None, 1)
 
     def mark(self, *, late: bool = True) -> str:
         """Return the mark of output that bypasses ``sys.stdout``; empty if its item is not known.
@@ -143,11 +159,15 @@ class WorkerQueue:
             return ""
         try:
             in_first = first is not None and self._progress.begun == first.number
-            item = self._progress.latest_item if late else self._progress.item
+            progress = self._progress
+            item, items = progress.latest_stretch if late else progress.stretch
         except ValueError:
             return ""  # The pages of a dead worker have just been unmapped.
         held = first.held if first is not None and in_first else self.latest
-        return "" if held is None or item is None else f"[{held.head.map} item {item}]"
+        if held is None or item is None:
+            return ""
+        named = f"item {item}" if items == 1 else f"items {item}-{item + items - 1}"
+        return f"[{held.head.map} {named}]"
 
     def find(self, held: HeldChunk) -> QueueEntry | None:
         """Return the place of a chunk that the worker has yet to end."""
@@ -208,26 +228,27 @@ class WorkerQueue:
             self._progress.ask_to_stop()
             self._kill_later(entry, grace)
 
-    def lose(self, crash_of: Callable[[QueueEntry, int | None], Crash] | None) -> Lost:
+    def lose(self, crash_of: Callable[[QueueEntry, int | None, int], Crash] | None) -> Lost:
         """End the watches of a dead worker; return what is lost with it.
 
         crash_of: describes its death in a chunk, for the one that it was in.
         """
         self._cancel_watches()
         assert self._progress is not None
-        begun, item = self._progress.begun, self._progress.item
+        begun, (item, items) = self._progress.begun, self._progress.stretch
         is_batch = self._batch is not None or self._progress.call > 1
         if is_batch and crash_of is not None and self._chunks and begun >= self._first:
             # One whose frame was read already has ended: the worker was between two calls.
             entry = next((e for e in self._chunks if e.number == begun), self._chunks[0])
-            crash = crash_of(entry, item if entry.number == begun else None)
+            crash = crash_of(entry, item if entry.number == begun else None, 1)
             if crash.reason != "stopped":
                 return self._lose_batch(entry, crash)
         lost: list[tuple[HeldChunk, Crash | None]] = []
         for entry in self._chunks:
             if not entry.revoked:
                 was_in = crash_of if entry.number == begun else None
-                lost.append((entry.held, was_in(entry, item) if was_in is not None else None))
+                found = None if was_in is None else was_in(entry, item, items)
+                lost.append((entry.held, found))
         self._chunks.clear()
         return Lost(lost)
 
@@ -294,8 +315,8 @@ class WorkerQueue:
     def _next_item(self, held: HeldChunk) -> int | None:
         """Return the index of the item behind the call in progress, if this chunk has one."""
         assert self._progress is not None
-        call = self._progress.call
-        item, head = self.item, held.head
+        item, items = self._stretch
+        call, head = max(items, self._progress.call), held.head
         if item is None or not head.start <= item < head.start + head.count - call:
             return None
         return item + call

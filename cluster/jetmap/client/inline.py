@@ -29,6 +29,8 @@ from jetmap.worker.state import LoadFailed, WorkerState
 class _Progress:
     """Progress without shared memory."""
 
+    exact: Callable[[], int] | None = None
+
     def __init__(self) -> None:
         self.words = [0, 0, 0]
 

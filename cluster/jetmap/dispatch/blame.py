@@ -20,20 +20,42 @@ class Blame:
 
     Attributes:
         error: Error of the item that is given up; None: none is.
-        apart: Item that goes into a chunk of its own.
+        apart: Items that go into chunks of their own.
         alone: Whether each item goes into a chunk of its own.
     """
 
     error: ErrorRecord | None = None
-    apart: int | None = None
+    apart: range = range(0)
     alone: bool = False
 
 
-def after_crash(piece: Piece, crash: Crash, crashes: Counter[int], attempts: int) -> Blame:
+class Crashes:
+    """The workers that the items of one map have cost."""
+
+    def __init__(self) -> None:
+        self._cost: Counter[int] = Counter()
+        self._stretches: list[range] = []  # One item of each has cost one more.
+
+    def add(self, item: int) -> int:
+        """Count a worker that died in an item; return the item's workers so far.
+
+        The item is also to blame for the stretch of items that it was in when a worker died.
+        """
+        before = len(self._stretches)
+        self._stretches = [stretch for stretch in self._stretches if item not in stretch]
+        self._cost[item] += 1 + before - len(self._stretches)
+        return self._cost[item]
+
+    def add_stretch(self, stretch: range) -> None:
+        """Note a worker that died in one of these items."""
+        self._stretches.append(stretch)
+
+
+def after_crash(piece: Piece, crash: Crash, crashes: Crashes, attempts: int) -> Blame:
     """Blame an item for the death of the worker that had this piece.
 
     Args:
-        crashes: Workers that each item of the map has cost so far; the guilty one is counted.
+        crashes: Workers that the items of the map have cost so far; this one is counted.
         attempts: Workers that one item may cost.
     """
     item = crash.item
@@ -42,16 +64,18 @@ def after_crash(piece: Piece, crash: Crash, crashes: Counter[int], attempts: int
             # The guilty item is not known. After a death, each goes into a chunk of its own.
             return Blame(alone=crash.reason == "died")
         item = piece.start
+    apart = range(item, item + crash.items)
     if crash.reason == "timeout":
-        return Blame(ErrorRecord(item, "timeout", "TimeoutError", crash.message), item)
-    if crash.reason == "died":
-        return Blame(_died_in(item, crash, crashes, attempts), item)
-    return Blame(apart=item)
+        return Blame(ErrorRecord(item, "timeout", "TimeoutError", crash.message), apart)
+    if crash.reason == "died" and crash.items > 1:
+        crashes.add_stretch(apart)
+    elif crash.reason == "died":
+        return Blame(_died_in(item, crash, crashes, attempts), apart)
+    return Blame(apart=apart)
 
 
-def _died_in(item: int, crash: Crash, crashes: Counter[int], attempts: int) -> ErrorRecord | None:
-    crashes[item] += 1
-    cost = crashes[item]
+def _died_in(item: int, crash: Crash, crashes: Crashes, attempts: int) -> ErrorRecord | None:
+    cost = crashes.add(item)
     if cost < attempts:
         return None
     detail = {

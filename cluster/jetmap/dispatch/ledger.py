@@ -20,7 +20,6 @@ The states of an item::
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from heapq import heappop, heappush
 from typing import Protocol
@@ -31,7 +30,7 @@ from jetmap.wire import arrays
 from jetmap.wire.messages import ErrorRecord, Format, Report
 from jetmap.wire.timing import ACK_WAIT
 
-from .blame import VANISHED_LIMIT, Blame, after_claim, after_crash, losses
+from .blame import VANISHED_LIMIT, Blame, Crashes, after_claim, after_crash, losses
 from .flight import Flight, Piece, Quarantine, Returned, Settlement
 from .intervals import IntervalSet
 from .outcomes import Batch
@@ -59,6 +58,7 @@ class Ledger:
         attempts: Workers that one item may kill.
 
     Attributes:
+        attempts: As above.
         repeats: Number of reports that repeated, at least in part, outcomes already known.
         seen: Items of a job that have their outcome already, without a report to this process;
             None for a map whose outcomes come by reports alone.
@@ -76,8 +76,8 @@ class Ledger:
         self.flights: dict[int, Flight] = {}
         self.failed = 0
         self._format: Format = format
-        self._attempts = attempts
-        self._crashes: Counter[int] = Counter()  # Workers that each item has cost.
+        self.attempts = attempts
+        self._crashes = Crashes()
         self._pieces = Returned(format)
         self._suspects = Returned(format)
         self._quarantine = quarantine or Quarantine()
@@ -220,7 +220,7 @@ class Ledger:
             self._end(flight)
             settlement.ended = flight
             if final.crash is not None:
-                blame = after_crash(flight.piece, final.crash, self._crashes, self._attempts)
+                blame = after_crash(flight.piece, final.crash, self._crashes, self.attempts)
                 settlement.batches += self._carry_out(blame, flight.piece)
             elif final.end < flight.end:
                 self._return(flight.piece)
@@ -271,7 +271,7 @@ class Ledger:
         flight.heard = now
         flight.confirmed = True
         flight.claims[agent] = now
-        if (blame := after_claim(flight, vanished, self._attempts)) is None:
+        if (blame := after_claim(flight, vanished, self.attempts)) is None:
             flight.host = host
             return Settlement()
         self._end(flight)
@@ -382,30 +382,32 @@ class Ledger:
         self._return(piece, apart=blame.apart, alone=blame.alone)
         return batches
 
-    def _return(self, piece: Piece, *, apart: int | None = None, alone: bool = False) -> None:
+    def _return(self, piece: Piece, *, apart: range = range(0), alone: bool = False) -> None:
         """Put the items that have no outcome back, to be sent again.
 
-        apart: an item to put into a chunk of its own. alone: put each item into a chunk of its own.
+        apart: items to put into chunks of their own. alone: put each item into a chunk of its own.
         """
+        end = piece.start + piece.count
+        if alone:
+            apart = range(piece.start, end)
         ranges: list[tuple[int, int]] = []
-        for a, b in self._unsettled(piece, piece.start + piece.count):
-            if alone:
-                ranges += [(i, i + 1) for i in range(a, b)]
-            elif apart is not None and a <= apart < b:
-                cuts = [(a, apart), (apart, apart + 1), (apart + 1, b)]
-                ranges += [(x, y) for x, y in cuts if x < y]
-            else:
+        for a, b in self._unsettled(piece, end):
+            first, last = max(a, apart.start), min(b, apart.stop)
+            if first >= last:
                 ranges.append((a, b))
+                continue
+            singles = [(i, i + 1) for i in range(first, last)]
+            ranges += [(x, y) for x, y in ((a, first), *singles, (last, b)) if x < y]
         waiting = self._suspects if piece.suspect else self._pieces
-        if ranges == [(piece.start, piece.start + piece.count)]:
-            is_apart = piece.apart or alone or apart == piece.start
+        if ranges == [(piece.start, end)]:
+            is_apart = piece.apart or piece.start in apart
             waiting.put(replace(piece, apart=is_apart) if is_apart else piece)
             return
         offsets = [(a - piece.start, b - piece.start) for a, b in ranges]
         parts = arrays.select(piece.encoded, offsets, self._format) if ranges else []
         for (a, b), items in zip(ranges, parts, strict=True):
             part = replace(piece, start=a, count=b - a, items=items, postponed=frozenset())
-            part.apart = piece.apart or alone or a == apart
+            part.apart = piece.apart or a in apart
             waiting.put(part)
 
     def _drop_seen(self) -> None:

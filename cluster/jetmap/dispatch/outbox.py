@@ -192,6 +192,7 @@ class Outbox:
             values=spec.values,
             traceparent="" if map.span is None else map.span.parent_of(flight.number),
             batch=None if piece.apart else spec.batch,
+            stretches=map.ledger.attempts > 1,
         )
         if sealer is not None:
             sealer.seal(chunk)  # Its items, too, wherever they are.

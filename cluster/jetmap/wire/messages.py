@@ -139,6 +139,7 @@ class ArrivedHead(ChunkHead):
     values: bool = True
     traceparent: str = ""
     batch: BatchTerms | None = None
+    stretches: bool = False
 
     @property
     def is_elsewhere(self) -> bool:
@@ -156,7 +157,8 @@ class Chunk(ChunkHead):
     all raised; -1: the dispatcher cannot send them once more. at: where the items are; then
     ``items`` is empty. values: whether the function's values are wanted; else null is reported.
     traceparent: the span that the chunk belongs to, as W3C Trace Context writes it; empty: none.
-    batch: None if its items share no call with those of other chunks.
+    batch: None if its items share no call with those of other chunks. stretches: whether the worker
+    may enter several tiny items at once; its death then names no single one.
     """
 
     items: bytes
@@ -171,6 +173,7 @@ class Chunk(ChunkHead):
     values: bool = True
     traceparent: str = ""
     batch: BatchTerms | None = None
+    stretches: bool = False
 
 
 class Together(WireMessage):
@@ -216,8 +219,9 @@ class ErrorRecord(WireMessage):
 class Crash(WireMessage):
     """The death of a worker.
 
-    item: the index in the map of the item in progress. start_seconds: how long such a worker takes
-    to start.
+    item: the index in the map of the item in progress, or of the first that was entered with it.
+    start_seconds: how long such a worker takes to start. items: how many were entered together; one
+    of them was in progress.
     """
 
     item: int | None
@@ -228,6 +232,7 @@ class Crash(WireMessage):
     peak_memory: int | None = None
     host: str = ""
     start_seconds: float = 0.0
+    items: int = 1
 
 
 class Final(WireMessage):

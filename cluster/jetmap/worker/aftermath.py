@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 
 class Aftermath:
     """Work after an item. ``compute`` reads ``due`` after each item, and then calls ``settle``.
 
     This class never has any: ``Cluster(inline=True)`` uses it.
+
+    Attributes:
+        stretch: The items that were entered together; one of them is in progress.
     """
 
     due = False
+    stretch: list[Any]
 
     def failed(self, error: BaseException, *, refused: bool) -> None:
         """Record an error that an item raised. refused: the function was not called for it."""
@@ -31,14 +36,16 @@ class WorkerAftermath(Aftermath):
 
     def __init__(self) -> None:
         self.due = False
+        self.stretch = []
         self.steps: list[Callable[[], bool]] = []
         self._warmed: Callable[[float], None] | None = None
         self._end: Callable[[BaseException | None], None] | None = None
         self._refused = False
 
     def needed(self) -> None:
-        """Have ``settle`` called after the item in progress."""
+        """Have ``settle`` called after the item in progress, and end its stretch there."""
         self.due = True
+        self.stretch.clear()
 
     def begin(self, warmed: Callable[[float], None] | None) -> None:
         """Prepare for a chunk.
@@ -51,7 +58,7 @@ class WorkerAftermath(Aftermath):
     def end_with(self, end: Callable[[BaseException | None], None]) -> None:
         """Have a forked child call ``end`` when the item in progress ends."""
         self._end = end
-        self.due = True
+        self.needed()
 
     def failed(self, error: BaseException, *, refused: bool) -> None:
         if self._end is not None:

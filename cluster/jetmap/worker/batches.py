@@ -229,16 +229,15 @@ class BatchComputation:
             while self._ends[number] <= self._at:
                 number += 1
             chunk, part = self._chunks[number], self._parts[number]
-            index = chunk.start + chunk.count - (self._ends[number] - self._at)
             self._at += 1
             self._seconds[number] += seconds
             if type(outcome) is Undecodable:
                 try:
                     part.refuse(outcome)
                 except DecodingError as error:
-                    part.fail(index, error)
+                    part.fail(error)
             elif type(outcome) is _Failed:
-                part.fail(index, outcome.error)
+                part.fail(outcome.error)
             else:
                 part.values.append(outcome if chunk.values else None)
 

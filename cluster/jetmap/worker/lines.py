@@ -43,7 +43,11 @@ def as_json(mark: str, line: bytes) -> bytes:
             return text + b"\n"
     fields: dict[str, Any] = {"message": text.decode()}
     map, found, item = mark.strip("[]").partition(" item ")
-    fields |= {"map": map, "item": int(item)} if found else {"worker": map}
+    if found:
+        fields |= {"map": map, "item": int(item)}
+    else:  # Of one of several items that were entered together, or of none.
+        map, found, items = map.partition(" items ")
+        fields |= {"map": map, "items": items} if found else {"worker": map}
     return json_line("INFO", "output", fields).encode() + b"\n"
 
 

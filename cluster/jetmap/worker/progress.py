@@ -10,8 +10,12 @@ from __future__ import annotations
 
 import mmap
 import os
+from collections.abc import Callable
 
 ITEM, STARTED, STOP, _BEGUN, _SKIP, _COLD, _LATEST, _DUE, _EACH, _CALL = range(10)
+# Bits of the item's number in ITEM. Above them is how many items were entered with it.
+STRETCH_SHIFT = 48
+_NUMBER = (1 << STRETCH_SHIFT) - 1
 _WORDS = mmap.PAGESIZE
 _LAST_WORDS = 2  # Pages of last words: one for each of stdout and stderr.
 _SIZE = _WORDS + _LAST_WORDS * mmap.PAGESIZE
@@ -57,7 +61,13 @@ class ProgressPages:
     """Three pages, mapped by both processes; each word has one writer.
 
     ``compute`` writes and reads words itself: a call would cost more than most of an item's rest.
+
+    Attributes:
+        exact: In the worker, returns the index of the item in progress, where shared memory only
+            has the first of a stretch of tiny items; None before the first chunk.
     """
+
+    exact: Callable[[], int] | None = None
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
@@ -82,9 +92,20 @@ class ProgressPages:
 
     @property
     def item(self) -> int | None:
-        """The index in its map of the item in progress, or None between items."""
+        """The index in its map of the item in progress, or None between items.
+
+        An agent sees the first item of a stretch.
+        """
         word: int = self.words[ITEM]
-        return word - 1 if word else None
+        if word > _NUMBER and self.exact is not None:
+            return self.exact()
+        return (word & _NUMBER) - 1 if word else None
+
+    @property
+    def stretch(self) -> tuple[int | None, int]:
+        """The index of the first item in progress, or None, and how many were entered with it."""
+        word: int = self.words[ITEM]
+        return (word & _NUMBER) - 1 if word else None, (word >> STRETCH_SHIFT) + 1
 
     @property
     def started_ns(self) -> int:
@@ -163,10 +184,10 @@ class ProgressPages:
         self.words[_CALL] = 0
 
     @property
-    def latest_item(self) -> int | None:
-        """The item in progress, or the one that ended last."""
+    def latest_stretch(self) -> tuple[int | None, int]:
+        """The stretch in progress, or the one that ended last."""
         word: int = self.words[ITEM] or self.words[_LATEST]
-        return word - 1 if word else None
+        return (word & _NUMBER) - 1 if word else None, (word >> STRETCH_SHIFT) + 1
 
     def leave(self) -> None:
         self.words[_LATEST] = self.words[ITEM] or self.words[_LATEST]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any, cast
 
 import pytest
@@ -21,7 +22,7 @@ from jetmap.agent.worker_queue import (
 )
 from jetmap.agent.worker_state import Death
 from jetmap.wire.messages import ChunkHead, Rest
-from jetmap.worker.progress import ProgressPages
+from jetmap.worker.progress import ITEM, STRETCH_SHIFT, ProgressPages
 
 
 class Owner:
@@ -149,13 +150,41 @@ def test_what_is_lost_with_a_worker_is_what_it_has_not_ended() -> None:
         assert owner.queue.mark() == "[m item 0]"
         (entry,) = [e for e in owner.queue if e.held is chunks[2]]
         entry.revoked = True
-        lost = owner.queue.lose(lambda entry, item: crash_of(DEATH, None, entry, item))
+        lost = owner.queue.lose(partial(crash_of, DEATH, None))
         assert [held for held, _ in lost.chunks] == chunks[:2]
         (_, crash), (_, unbegun) = lost.chunks
         assert crash is not None and (crash.item, crash.signal) == (0, 11) and unbegun is None
         assert len(owner.queue) == 0 and owner.queue.held is None
         await asyncio.sleep(10)
         assert not owner.kills, "its watches have ended"
+
+    virtual_time.run(scenario())
+
+
+def test_a_death_among_items_that_were_entered_together_names_them_all() -> None:
+    async def scenario() -> None:
+        owner = Owner()
+        owner.push(1, items=40)
+        owner.progress.begin(1)
+        owner.progress.words[ITEM] = (15 << STRETCH_SHIFT) | (8 + 1)
+        assert owner.queue.mark() == "[m items 8-23]" and owner.queue.item == 8
+        (_, crash), *others = owner.queue.lose(partial(crash_of, DEATH, None)).chunks
+        assert not others and crash is not None
+        assert (crash.item, crash.items, crash.reason) == (8, 16, "died")
+        assert "in one of 16 items" in crash.message
+
+    virtual_time.run(scenario())
+
+
+def test_what_a_chunk_gives_back_begins_behind_the_items_that_were_entered() -> None:
+    async def scenario() -> None:
+        owner = Owner()
+        (held,) = owner.push(1, items=40)
+        owner.progress.begin(1)
+        owner.progress.expect(asyncio.get_running_loop().time(), 0.0)
+        owner.progress.words[ITEM] = (3 << STRETCH_SHIFT) | (4 + 1)
+        await asyncio.sleep(1)
+        assert owner.rests == [(held, 8)]
 
     virtual_time.run(scenario())
 
@@ -231,14 +260,14 @@ def test_a_batch_that_costs_its_worker_goes_on_in_halves() -> None:
         owner = Owner()
         chunks = batch_of(owner, [1, 2, 3])
         owner.progress.enter_call(0, 6)
-        lost = owner.queue.lose(lambda entry, item: crash_of(DEATH, None, entry, item))
+        lost = owner.queue.lose(partial(crash_of, DEATH, None))
         assert not lost.chunks and lost.halved is not None
         (again,) = lost.again
         assert (again.chunks, again.runs, lost.items) == (chunks, [3, 3], 6)
         owner.queue.push(again.chunks, owner.sent.append, again)
         owner.progress.begin(4)
         owner.progress.enter_call(0, 1)
-        lost = owner.queue.lose(lambda entry, item: crash_of(DEATH, None, entry, item))
+        lost = owner.queue.lose(partial(crash_of, DEATH, None))
         ((held, crash),) = lost.chunks
         assert held is chunks[0] and crash is not None and crash.item == 0 and not lost.halved
         assert [each.chunks for each in lost.again] == [chunks[1:]], "they lose no attempt"
@@ -255,11 +284,11 @@ def test_a_worker_that_dies_between_the_reports_of_a_batch_is_not_forgotten() ->
         owner.progress.enter_call(0, 3)
         owner.progress.leave()
         owner.queue.pop()
-        lost = owner.queue.lose(lambda entry, item: crash_of(DEATH, None, entry, item))
+        lost = owner.queue.lose(partial(crash_of, DEATH, None))
         assert [each.chunks for each in lost.again] == [chunks[1:2], chunks[2:]]
         owner.queue.push(chunks[1:2], owner.sent.append, lost.again[0])
         owner.progress.begin(4)
-        lost = owner.queue.lose(lambda entry, item: crash_of(DEATH, None, entry, item))
+        lost = owner.queue.lose(partial(crash_of, DEATH, None))
         ((held, crash),) = lost.chunks
         assert held is chunks[1] and crash is not None and not lost.again
 
@@ -272,7 +301,7 @@ def test_a_batch_whose_worker_was_stopped_blames_nobody() -> None:
         batch_of(owner, [1, 1])
         owner.progress.enter_call(0, 2)
         stopped = KillReason("stopped")
-        lost = owner.queue.lose(lambda entry, item: crash_of(DEATH, stopped, entry, item))
+        lost = owner.queue.lose(partial(crash_of, DEATH, stopped))
         assert not lost.again and len(lost.chunks) == 2
         assert all(crash is None or crash.item is None for _, crash in lost.chunks)
 
@@ -286,7 +315,7 @@ def test_a_call_that_takes_too_long_is_halved() -> None:
         owner.progress.enter_call(0, 4, int(asyncio.get_running_loop().time() * 1e9))
         await asyncio.sleep(6)
         (killed,) = owner.kills
-        lost = owner.queue.lose(lambda entry, item: crash_of(DEATH, killed, entry, item))
+        lost = owner.queue.lose(partial(crash_of, DEATH, killed))
         (again,) = lost.again
         assert (again.chunks, again.runs) == (chunks, [2, 2]) and not lost.chunks
         assert lost.halved is not None and lost.halved[1].reason == "timeout"

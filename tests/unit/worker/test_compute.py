@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -19,8 +20,9 @@ from jetmap.wire import arrays
 from jetmap.wire.budget import Budget
 from jetmap.wire.messages import Chunk, ErrorRecord, Format, Report
 from jetmap.wire.scattered import LEAST, Scattered
-from jetmap.worker.compute import Limits, compute, refuse_chunk
-from jetmap.worker.progress import ITEM, STOP
+from jetmap.worker.aftermath import Aftermath, WorkerAftermath
+from jetmap.worker.compute import STRETCH, Limits, compute, refuse_chunk
+from jetmap.worker.progress import ITEM, STOP, STRETCH_SHIFT, ProgressPages
 
 quick = examples(100)
 
@@ -94,10 +96,13 @@ class FakeProgress:
     """A ``ProgressPages`` in plain memory, that asks to stop before the n-th item. seconds: of
     each item."""
 
+    exact: Callable[[], int] | None = None
+
     def __init__(self, stop_before: int | None = None, seconds: float = 0.0) -> None:
         self.stop_before = stop_before
         self.seconds = seconds
         self.entered: list[int] = []
+        self.sizes: list[int] = []  # Items that were entered at once, each time.
         self.expected: list[tuple[float, float]] = []
         self.inside = False
 
@@ -111,7 +116,8 @@ class FakeProgress:
 
     def __setitem__(self, word: int, number: int) -> None:
         if word == ITEM:
-            self.entered.append(number - 1)
+            self.sizes.append((number >> STRETCH_SHIFT) + 1)
+            self.entered.append((number & ((1 << STRETCH_SHIFT) - 1)) - 1)
             self.inside = True
             time.sleep(self.seconds)
 
@@ -179,14 +185,23 @@ def outcomes(chunk: Chunk, reports: list[Report]) -> list[Any]:
 
 @both_formats
 @examples(50)
-@given(st.lists(st.sampled_from([*OUTCOMES, "big", "", "a", "bc" * 30]), max_size=30))
-def test_every_item_has_its_outcome_in_order(format: Format, items: list[str]) -> None:
-    chunk = chunk_of([7 if item == "wrong" else item for item in items], format)
+@given(
+    st.lists(st.sampled_from([*OUTCOMES, "big", "", "a", "bc" * 30]), max_size=30), st.booleans()
+)
+def test_every_item_has_its_outcome_in_order(
+    format: Format, items: list[str], stretches: bool
+) -> None:
+    given = [7 if item == "wrong" else item for item in items]
+    chunk = chunk_of(given, format, stretches=stretches)
     progress = FakeProgress()
     found = outcomes(chunk, run(chunk, progress))
 
     assert len(found) == len(items)
-    assert progress.entered == list(range(1000, 1000 + len(items))) and not progress.inside
+    entered = zip(progress.entered, progress.sizes, strict=True)
+    inside = {index for first, size in entered for index in range(first, first + size)}
+    assert inside.issuperset(range(1000, 1000 + len(items))) and not progress.inside
+    if not stretches:
+        assert progress.entered == list(range(1000, 1000 + len(items)))
     for index, (item, outcome) in enumerate(zip(items, found, strict=True), 1000):
         if item == "nan" and format == "msgpack":
             assert outcome[0] == 1.0 and math.isnan(outcome[1])
@@ -289,6 +304,99 @@ def test_a_guessed_chunk_has_to_keep_up_with_its_guess(each: float, done: int) -
     chunk = chunk_of(["x"] * 20, "json", budget=1e-9, each=each)
     late = FakeProgress(seconds=0.01)  # In each item.
     assert outcomes(chunk, run(chunk, late)) == ["x"] * done
+
+
+class FrozenClock:
+    """A clock that only moves by what items take. seconds: of each item."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, seconds: dict[int, float]) -> None:
+        self.now = 100.0
+        self.seconds = seconds
+        monkeypatch.setattr(time, "monotonic", lambda: self.now)
+
+    def __call__(self, item: int) -> int:
+        self.now += self.seconds.get(item, 1e-7)
+        return -item
+
+
+def stretches_of(
+    monkeypatch: pytest.MonkeyPatch,
+    count: int,
+    seconds: dict[int, float],
+    aftermath: Aftermath | None = None,
+    *,
+    body: Callable[[int], None] = lambda item: None,
+    **options: Any,
+) -> tuple[list[tuple[int, int]], list[Any]]:
+    """Compute the items 0, 1, ...; return where each stretch began and its size, and the values."""
+    clock, progress, reports = FrozenClock(monkeypatch, seconds), FakeProgress(), list[Report]()
+
+    def f(item: int) -> int:
+        body(item)
+        return clock(item)
+
+    fields: dict[str, Any] = {"stretches": True} | options
+    chunk = chunk_of(list(range(count)), "msgpack", start=0, **fields)
+    limits = Limits(value=VALUE_LIMIT, report=REPORT_LIMIT, report_seconds=3600.0)
+    compute(chunk, Function(f), progress, reports.append, limits, aftermath or Aftermath())
+    values = [value for report in reports for value in decode(report.values, "msgpack")]
+    return list(zip(progress.entered, progress.sizes, strict=True)), values
+
+
+def test_tiny_items_are_entered_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    found, values = stretches_of(monkeypatch, 127, {})
+    assert [size for _, size in found] == [1, 2, 4, 8, 16, *[STRETCH] * 3]
+    assert [first for first, _ in found] == [0, 1, 3, 7, 15, *range(31, 127, STRETCH)]
+    assert values == [-item for item in range(127)]
+
+
+def test_items_that_take_longer_are_entered_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    found, values = stretches_of(monkeypatch, 40, {item: 0.001 for item in range(20, 40)})
+    sizes = dict(found)
+    assert sizes[15] == 16, "it holds the first of them"
+    assert found[5:] == [(item, 1) for item in range(31, 40)]
+    assert values == [-item for item in range(40)]
+
+
+@pytest.mark.parametrize("options", [{"stretches": False}, {"timeout": 5.0}])
+def test_each_item_is_entered_alone_where_it_must_be_known(
+    monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+) -> None:
+    found, _ = stretches_of(monkeypatch, 40, {}, **options)
+    assert found == [(item, 1) for item in range(40)]
+
+
+def test_an_item_that_leaves_work_ends_its_stretch(monkeypatch: pytest.MonkeyPatch) -> None:
+    settled: list[int] = []
+
+    def settle() -> bool:
+        settled.append(latest[0])
+        return False
+
+    latest, aftermath = [0], WorkerAftermath()
+    aftermath.steps = [settle]
+
+    def body(item: int) -> None:
+        latest[0] = item
+        if item in (20, 21):
+            aftermath.needed()
+
+    _, values = stretches_of(monkeypatch, 40, {}, aftermath, body=body)
+    assert settled == [20, 21]
+    assert values == [-item for item in range(40)]
+
+
+def test_the_worker_knows_the_item_within_a_stretch() -> None:
+    pages, seen = ProgressPages.create(), list[int | None]()
+
+    def look(item: int) -> None:
+        seen.append(pages.item)
+
+    chunk = chunk_of(list(range(50)), "msgpack", start=0, stretches=True)
+    limits = Limits(value=VALUE_LIMIT, report=REPORT_LIMIT, report_seconds=3600.0)
+    compute(chunk, Function(look), pages, print, limits)
+    assert seen == list(range(50))
+    pages.close()
 
 
 def test_a_long_chunk_reports_as_it_goes() -> None:
@@ -437,7 +545,8 @@ def test_items_that_were_decoded_before_are_computed_and_large_values_stay_in_pl
 ) -> None:
     items, reports = [b"x" * LEAST, b"y" * LEAST], list[Report]()
     chunk = chunk_of(items, "msgpack", items=b"not read", timeout=timeout)
-    limits = Limits(value=VALUE_LIMIT, report=REPORT_LIMIT, scatters=scatters)
+    sizes = {"value": VALUE_LIMIT, "report": REPORT_LIMIT}
+    limits = Limits(**sizes, report_seconds=3600.0, scatters=scatters)
     compute(chunk, Function(_send_back), FakeProgress(), reports.append, limits, decoded=items)
     (report,) = reports
     assert (type(report.values) is Scattered) == scatters

@@ -13,7 +13,7 @@ from jetmap.worker.lines import (
     MarkedLines,
     OutputBudget,
 )
-from jetmap.worker.progress import LastWords, ProgressPages
+from jetmap.worker.progress import ITEM, STRETCH_SHIFT, LastWords, ProgressPages
 
 quick = examples(200)
 
@@ -21,7 +21,7 @@ PLENTY = 1 << 30
 
 
 @quick
-@given(st.lists(st.tuples(st.integers(0, 2**63), st.integers(0, 2**63)), max_size=5))
+@given(st.lists(st.tuples(st.integers(0, 2**47), st.integers(0, 2**63)), max_size=5))
 def test_both_ends_see_the_same_words(items: list[tuple[int, int]]) -> None:
     agent = ProgressPages.create()
     worker = ProgressPages(os.dup(agent.fd))
@@ -57,12 +57,15 @@ def test_a_chunk_that_was_skipped_in_time_is_not_begun() -> None:
 
 def test_between_two_items_the_last_one_is_still_the_author() -> None:
     progress = ProgressPages.create()
-    assert progress.latest_item is None
+    assert progress.latest_stretch == (None, 1)
     progress.enter(7)
     progress.leave()
-    assert (progress.item, progress.latest_item) == (None, 7)
+    assert (progress.item, progress.latest_stretch) == (None, (7, 1))
     progress.leave()
-    assert progress.latest_item == 7
+    assert progress.latest_stretch == (7, 1)
+    progress.words[ITEM] = (3 << STRETCH_SHIFT) | 9
+    progress.leave()
+    assert (progress.item, progress.latest_stretch) == (None, (8, 4))
     progress.close()
 
 
