@@ -40,7 +40,7 @@ def held(n: int) -> int:
 def opened(function: Any, source: Source, timeout: float | None = None) -> InlineMap:
     found = find(function)
     assert found is not None
-    limits = Limits(value=1000, report=1 << 18)
+    limits = Limits(value=1000, report=1 << 18, report_seconds=3600.0)
     return InlineMap(found, source, format="json", kwargs=b"", timeout=timeout, limits=limits)
 
 

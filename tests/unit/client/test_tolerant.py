@@ -23,7 +23,7 @@ def odd(n: int) -> int:
 
 def opened(count: int, tolerance: str, total: int | None = None) -> TolerantMap:
     source = RawItems([b"%d" % n for n in range(count)], "json")
-    limits = Limits(value=1000, report=1 << 18)
+    limits = Limits(value=1000, report=1 << 18, report_seconds=3600.0)
     run = InlineMap(Function(odd), source, format="json", kwargs=b"", timeout=None, limits=limits)
     return TolerantMap(run, Tolerance(tolerance), total)
 

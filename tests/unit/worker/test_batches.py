@@ -20,7 +20,7 @@ from jetmap.worker.batches import BatchComputation
 from jetmap.worker.compute import Limits
 
 SIZE = 8
-LIMITS = Limits(value=10_000, report=2_000)
+LIMITS = Limits(value=10_000, report=2_000, report_seconds=3600.0)
 
 
 class Calls:

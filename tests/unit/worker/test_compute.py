@@ -422,7 +422,7 @@ def test_a_refused_chunk_fails_item_by_item(format: Format, count: int) -> None:
         None,
         LookupError("长" * 500),
         reports.append,
-        Limits(value=VALUE_LIMIT, report=REPORT),
+        Limits(value=VALUE_LIMIT, report=REPORT, report_seconds=3600.0),
     )
     found = outcomes(chunk, reports)
     assert [record.index for record in found] == list(range(1000, 1000 + count))
@@ -449,7 +449,13 @@ FLAKY = Function(_flaky, retry=RetryPolicy(2, ValueError, backoff=4.0))
 def flaky(items: list[str], tries: int, format: Format = "json") -> list[Report]:
     reports: list[Report] = []
     chunk = chunk_of(items, format, start=10, tries=tries)
-    compute(chunk, FLAKY, FakeProgress(), reports.append, Limits(value=VALUE, report=REPORT))
+    compute(
+        chunk,
+        FLAKY,
+        FakeProgress(),
+        reports.append,
+        Limits(value=VALUE, report=REPORT, report_seconds=3600.0),
+    )
     return reports
 
 
@@ -513,7 +519,7 @@ def _with_object(item: threading.Lock) -> int:
 def test_a_function_whose_type_cannot_travel_refuses_each_item(format: Format) -> None:
     reports: list[Report] = []
     chunk = chunk_of(["a", "b"], format)
-    limits = Limits(value=VALUE, report=REPORT)
+    limits = Limits(value=VALUE, report=REPORT, report_seconds=3600.0)
     compute(chunk, Function(_with_object), FakeProgress(), reports.append, limits)
     found = outcomes(chunk, reports)
     assert [record.kind for record in found] == ["invalid"] * 2
@@ -528,7 +534,13 @@ def _untyped(item):  # type: ignore[no-untyped-def]
 def test_a_value_that_only_an_annotation_could_show_names_it(format: Format) -> None:
     reports: list[Report] = []
     chunk = chunk_of(["a", "lock"], format)
-    compute(chunk, Function(_untyped), FakeProgress(), reports.append, Limits(value=99, report=99))
+    compute(
+        chunk,
+        Function(_untyped),
+        FakeProgress(),
+        reports.append,
+        Limits(value=99, report=99, report_seconds=3600.0),
+    )
     value, record = outcomes(chunk, reports)
     assert value == "a" and record.kind == "unencodable"
     assert "annotate what _untyped returns" in record.message and record.detail == {"untyped": True}

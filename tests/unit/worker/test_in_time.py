@@ -16,7 +16,7 @@ from jetmap.worker.compute import Limits, compute
 from jetmap.worker.progress import ProgressPages
 
 START = 100
-LIMITS = Limits(value=10_000, report=2_000)
+LIMITS = Limits(value=10_000, report=2_000, report_seconds=3600.0)
 pages: ProgressPages
 seen: list[tuple[str, int, int | None, bool]] = []  # Event, its number, the item in progress, cold.
 
