@@ -9,8 +9,10 @@
                   └─ agent ── workers (die with it)
 
 The user that starts the keeper takes the lock ``<key>.lock``, which the keeper inherits, so there
-is never a second one. It ends two seconds after its last user. If it is killed, its users see their
-sockets close, and one of them starts the next keeper with the same port and password.
+is never a second one. The keeper inherits the other end of that user's socket, too: it has a user
+from its first moment, however busy the machine is. It ends two seconds after its last user. If it
+is killed, its users see their sockets close, and one of them starts the next keeper with the same
+port and password.
 """
 
 from __future__ import annotations
@@ -101,7 +103,8 @@ class Keeper:
         self._settle_in()
         listener = self._listen()
         accepting = self._background.spawn(self._accept(listener), "accept")
-        self._wait_for_users()
+        os.set_inheritable(self._startup.user_fd, False)
+        self._welcome(socket.socket(fileno=self._startup.user_fd))
         serving = self._background.spawn(self._serve(), "serve")
         await self._ended.wait()
         # From here on a new user finds no socket, and waits for this lock to start a keeper.
@@ -220,10 +223,13 @@ class Keeper:
         loop = asyncio.get_running_loop()
         while True:
             user, _ = await loop.sock_accept(listener)
-            user.setblocking(False)
-            self._users[user] = None
-            self._wait_for_users()
-            self._background.spawn(self._attend(user), "attend")
+            self._welcome(user)
+
+    def _welcome(self, user: socket.socket) -> None:
+        user.setblocking(False)
+        self._users[user] = None
+        self._wait_for_users()
+        self._background.spawn(self._attend(user), "attend")
 
     async def _attend(self, user: socket.socket) -> None:
         """Send a user the address, then wait until it ends."""

@@ -61,13 +61,15 @@ class Notice(msgspec.Struct, frozen=True, omit_defaults=True):
 class KeeperStart(msgspec.Struct, frozen=True):
     """The first message to a new keeper.
 
-    previous: the address of the keeper that it replaces. agent: ``module:function`` that makes the
+    user_fd: the socket of the user that starts it. previous: the address of the keeper that it
+    replaces. agent: ``module:function`` that makes the
     agent, for tests.
     """
 
     spec: KeeperSpec
     lock: str
     lock_fd: int
+    user_fd: int
     sys_path: list[str]
     cwd: str
     previous: Address | None = None

@@ -166,15 +166,9 @@ class Membership:
             descriptor = take(self._lock)
             if descriptor is not None:
                 # No process is the keeper, or is starting one.
-                try:
-                    if len(started) == STARTS:
-                        raise BrokerUnreachable(
-                            "the keeper process of the embedded cluster ended before it "
-                            "answered; its error is on stderr"
-                        )
-                    started.append(self._start_keeper(descriptor))
-                finally:
-                    os.close(descriptor)
+                notice = await self._from_own_keeper(descriptor, deadline, started)
+                if notice is not None:
+                    return notice
             if time.monotonic() > deadline:
                 raise BrokerUnreachable(
                     "the keeper process of the embedded cluster does not answer on "
@@ -183,16 +177,45 @@ class Membership:
                 )
             await asyncio.sleep(POLL_SECONDS)
 
+    async def _from_own_keeper(
+        self, lock_fd: int, deadline: float, started: list[subprocess.Popen[bytes]]
+    ) -> Notice | None:
+        """Start a keeper whose first user this is; None if it ended before it answered."""
+        ours, theirs = socket.socketpair()
+        try:
+            with theirs:
+                if len(started) == STARTS:
+                    raise BrokerUnreachable(
+                        "the keeper process of the embedded cluster ended before it "
+                        "answered; its error is on stderr"
+                    )
+                started.append(self._start_keeper(lock_fd, theirs.fileno()))
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            os.close(lock_fd)
+        ours.setblocking(False)
+        return await self._from_keeper(ours, deadline)
+
     async def _ask_for_address(self, deadline: float) -> Notice | None:
         """Connect and wait for the address; None if no keeper listens, or it just ended."""
         caller = socket.socket(socket.AF_UNIX)
         caller.setblocking(False)
         try:
             caller.connect(str(self._lock.with_suffix(".sock")))
+        except OSError:
+            caller.close()
+            return None
+        return await self._from_keeper(caller, deadline)
+
+    async def _from_keeper(self, caller: socket.socket, deadline: float) -> Notice | None:
+        """Wait for the address on a socket to the keeper; None if the keeper has ended."""
+        try:
             _send_stderr(caller)
             async with asyncio.timeout(max(0.1, deadline - time.monotonic())):
                 line = await _read_line(caller)
-        except OSError:  # Refused, reset, or timed out.
+        except OSError:  # Reset, or timed out.
             caller.close()
             return None
         except BaseException:
@@ -204,14 +227,15 @@ class Membership:
         self._socket = caller
         return msgspec.json.decode(line, type=Notice)
 
-    def _start_keeper(self, lock_fd: int) -> subprocess.Popen[bytes]:
-        """Start a keeper that holds the lock; return its parent, which ends at once."""
+    def _start_keeper(self, lock_fd: int, user_fd: int) -> subprocess.Popen[bytes]:
+        """Start a keeper with a lock and a user; return its parent, which ends at once."""
         if not sys.executable:
             raise ConfigurationError(["no Python executable: an embedded cluster needs one"])
         start = KeeperStart(
             spec=self._spec,
             lock=str(self._lock),
             lock_fd=lock_fd,
+            user_fd=user_fd,
             sys_path=self._sys_path,
             cwd=self._cwd,
             previous=self._address,
@@ -225,7 +249,7 @@ class Membership:
                 stderr=_stderr_or_null(),
                 cwd=self._cwd,
                 env=os.environ | steady_heap(os.environ),
-                pass_fds=(lock_fd,),
+                pass_fds=(lock_fd, user_fd),
                 start_new_session=True,  # Ctrl-C at the terminal must not reach it.
             )
             assert parent.stdin is not None

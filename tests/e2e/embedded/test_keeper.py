@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import pytest
 
 from jetmap.embedded import membership
 from jetmap.embedded.locks import take
-from jetmap.embedded.membership import KeeperSpec, join_keeper
+from jetmap.embedded.membership import KeeperSpec, Membership, join_keeper
 from jetmap.errors import BrokerUnreachable
 from waiting import wait_until_sync
 
@@ -393,6 +394,29 @@ async def test_a_keeper_that_ends_before_it_answers(
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize("share", [True, False])
+async def test_a_user_that_is_slow_finds_the_keeper_that_it_has_started(
+    own_directory: Path, monkeypatch: pytest.MonkeyPatch, share: bool
+) -> None:
+    """On a busy machine it may take longer than a keeper lives without users."""
+    monkeypatch.setattr(membership, "STARTS", 1)
+    start = Membership._start_keeper
+
+    def start_slowly(self: Membership, *descriptors: int) -> Any:
+        started = start(self, *descriptors)
+        ready = self._lock.with_suffix(".nats") / "nats-server.conf"
+        wait_until_sync(ready.exists, "the keeper starts its server")
+        time.sleep(3)  # The fault itself.
+        return started
+
+    monkeypatch.setattr(Membership, "_start_keeper", start_slowly)
+    joined = await join_keeper(KeeperSpec(share=share), 100)
+    assert joined.starter
+    await joined.leave()
+    wait_until_sync(lambda: not list((own_directory / "jetmap").iterdir()), "the keeper's end")
+
+
+@pytest.mark.anyio
 async def test_a_keeper_that_does_not_answer(own_directory: Path) -> None:
     (await probe_lock(own_directory)).unlink()
     descriptor = take(await probe_lock(own_directory))
@@ -405,6 +429,6 @@ async def test_a_keeper_that_does_not_answer(own_directory: Path) -> None:
 
 
 async def probe_lock(directory: Path) -> Path:
-    lock = membership.Membership(KeeperSpec())._lock
+    lock = Membership(KeeperSpec())._lock
     lock.touch()
     return lock

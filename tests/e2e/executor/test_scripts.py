@@ -62,6 +62,33 @@ except ExecutorBroken:
 """
 
 
+@pytest.mark.slow
+def test_a_script_waits_for_a_server_that_stands_still(tmp_path: Path) -> None:
+    with nothing_left():
+        done = run_python(STOPPED_SERVER, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, "from a call\n"), done.stderr
+
+
+STOPPED_SERVER = """
+import threading
+import psutil
+from jetmap import Executor
+from jetmap.client import session
+
+join = session.join_keeper
+
+async def join_and_stop(*arguments):
+    membership = await join(*arguments)
+    (server,) = psutil.Process(membership.keeper_pid).children()
+    server.suspend()
+    threading.Timer(8, server.resume).start()  # Longer than a server elsewhere has to answer.
+    return membership
+
+session.join_keeper = join_and_stop
+Executor(1).submit(print, "from a call")
+"""
+
+
 def test_what_main_defines_keeps_its_identity(tmp_path: Path) -> None:
     with nothing_left():
         done = run_python(MAIN, cwd=tmp_path)

@@ -39,7 +39,12 @@ class Server:
 
 def keeper(tmp_path: Path, server: Server) -> Keeper:
     start = KeeperStart(
-        KeeperSpec(settings={"start_timeout": 77}), str(tmp_path / "k.lock"), -1, [], str(tmp_path)
+        KeeperSpec(settings={"start_timeout": 77}),
+        str(tmp_path / "k.lock"),
+        -1,
+        -1,
+        [],
+        str(tmp_path),
     )
     made = Keeper(start)
     made._server = server  # type: ignore[assignment]

@@ -28,7 +28,7 @@ def test_a_keeper_logs_less_than_its_functions_unless_it_is_asked_to() -> None:
 )
 def test_messages_survive_the_way(notice: Notice) -> None:
     assert msgspec.json.decode(msgspec.json.encode(notice), type=Notice) == notice
-    start = KeeperStart(KeeperSpec(main="m.py"), "x.lock", 3, ["/a"], "/", notice.address)
+    start = KeeperStart(KeeperSpec(main="m.py"), "x.lock", 3, 4, ["/a"], "/", notice.address)
     assert msgspec.convert(msgspec.json.decode(msgspec.json.encode(start)), KeeperStart) == start
 
 

@@ -123,7 +123,7 @@ async def test_the_next_keeper_is_joined_when_one_is_gone(
     joined.on_renewed(renewed)
     starts: list[BaseException | None] = [BrokerUnreachable("no process"), None]
 
-    def start_keeper(self: Membership, lock_fd: int) -> object:
+    def start_keeper(self: Membership, lock_fd: int, user_fd: int) -> object:
         if (error := starts.pop(0)) is not None:
             raise error
         raise BrokerUnreachable("another has the lock")
