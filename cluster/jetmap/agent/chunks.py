@@ -89,6 +89,7 @@ class Chunks:
         self.intake = intake = Intake(
             *(connection, options.pool, f"{inbox}.pull", self._on_delivered, renew),
             local=options.local,
+            takes_all=options.ahead,
         )
         self._reports = Reports(held, agent, mail, self._send, lambda: connection.room)
         self._stored = StoredReports(connection, options.pool, inbox, self._reports)
@@ -164,7 +165,10 @@ class Chunks:
             if self._batching.is_used and self._batching.has_ready:
                 await self._batching.on_core_freed()
                 return
-            if self.prefetch.ahead:
+            if self.prefetch.is_standing:
+                while slot.is_idle and (next_ones := self.prefetch.take()) is not None:
+                    await self._start(next_ones)
+            elif self.prefetch.ahead:
                 waiting, is_to_pull = self.prefetch.on_freed(slot)
                 if waiting is not None:
                     await self._start(waiting)
@@ -237,9 +241,7 @@ class Chunks:
                 return
             if not self._batching.is_used or self._batching.leaves_a_core:
                 slot.assign(fresh)
-                if self.prefetch.is_standing:
-                    await self.prefetching.pull_at_once(slot)
-                elif self.prefetch.round_trip:
+                if self.prefetch.round_trip and not self.prefetch.is_standing:
                     self.prefetching.on_assigned(slot, fresh)
                 return
             await self._batching.make_way()

@@ -28,6 +28,7 @@ from jetmap.wire.timing import (
 
 from .pulls import AgentLane, Pull, Pulls, Verdict
 from .shard_pulls import ShardPulls
+from .standing_pulls import StandingPulls
 
 logger = logging.getLogger(__name__)
 
@@ -45,13 +46,15 @@ class Delivered(msgspec.Struct, frozen=True):
 
 
 class Intake:
-    """Take one chunk for each idle core, and no more.
+    """Take one chunk for each idle core, and no more, or all of them.
 
     Args:
         take: Called with each chunk that has an idle core.
         renew: Called when a stream or a consumer seems gone: it creates what is missing, and
             calls ``serve``.
         local: Offer of sealed chunks, which are taken too; empty if there is none.
+        takes_all: Whether every chunk is taken, also while no core is idle: the pool has no other
+            agent, and no shards.
 
     Attributes:
         gone: Queues that are not served any more although they should be.
@@ -65,6 +68,8 @@ class Intake:
         take: Callable[[Delivered], Awaitable[None]],
         renew: Callable[[], Awaitable[None]],
         local: str = "",
+        *,
+        takes_all: bool = False,
     ) -> None:
         self._connection = connection
         self._pool = pool
@@ -75,7 +80,7 @@ class Intake:
         self._lanes: tuple[AgentLane, ...] = ("express", "main")
         if local:
             self._lanes += (subjects.LOCAL,)
-        self._pulls = Pulls(local=bool(local))
+        self._pulls = StandingPulls() if takes_all else Pulls(local=bool(local))
         self._sharded: ShardPulls | None = None  # These pulls, if the pool has shards.
         self._queues = [pool]  # By the numbers of their shards.
         # Offer and epoch that each queue is served at.
@@ -237,7 +242,11 @@ class Intake:
                 reply += f"-{shard}"
             if self._pulls.out(lane, shard) == 1:
                 self._heard[at] = time.monotonic()
-            await self._connection.publish(self._subjects[at], self._bodies[pull.wait], reply)
+            body = self._bodies[pull.wait] if pull.chunks == 1 else self._body_of_many(pull.chunks)
+            await self._connection.publish(self._subjects[at], body, reply)
+
+    def _body_of_many(self, chunks: int) -> bytes:
+        return _parked(chunks, clustered=self._connection.clustered)
 
     def _on_message(
         self, lane: AgentLane, wait: bool
@@ -342,14 +351,19 @@ def _bodies(*, clustered: bool) -> dict[bool, bytes]:
     A lone server answers every pull that waits, with a chunk or at its end, or the connection is
     lost with it. One of several may be killed while the connection to another goes on.
     """
-    seconds = CLUSTER_PARK_SECONDS if clustered else PARK_SECONDS
-    waiting: dict[str, int] = {"batch": 1, "expires": int(seconds * 1e9)}
-    if clustered:
-        waiting["idle_heartbeat"] = int(HEARTBEAT_SECONDS * 1e9)
     return {
-        True: msgspec.json.encode(waiting),
+        True: _parked(1, clustered=clustered),
         False: msgspec.json.encode({"batch": 1, "no_wait": True}),
     }
+
+
+def _parked(chunks: int, *, clustered: bool) -> bytes:
+    """Return the request of a pull that waits, and lets this many chunks through."""
+    seconds = CLUSTER_PARK_SECONDS if clustered else PARK_SECONDS
+    waiting: dict[str, int] = {"batch": chunks, "expires": int(seconds * 1e9)}
+    if clustered:
+        waiting["idle_heartbeat"] = int(HEARTBEAT_SECONDS * 1e9)
+    return msgspec.json.encode(waiting)
 
 
 def _parse_ack(subject: str) -> tuple[int, int]:

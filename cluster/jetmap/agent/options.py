@@ -23,7 +23,7 @@ class AgentOptions:
     # None for all, a count, or a list as in "0,2-3": the setting, or what is left on this host.
     cores: str | int | None = None
     pinned: bool = True  # Whether each worker keeps to its core.
-    ahead: bool = False  # Whether busy cores have their next chunk waiting here: no other agent is.
+    ahead: bool = False  # Whether every chunk is taken at once: the pool has no other agent.
     embedded: bool = False  # Belongs to a keeper: chunks may name modules, source is watched.
     local: str = ""  # Offer of sealed chunks, see ``wire/seals.py``.
     code: str | None = None  # File in which to write down the source that the workers have loaded.

@@ -3,14 +3,17 @@
 Far from the broker, an idle core waits a whole round trip for its next chunk. So a core whose chunk
 is about to end asks ahead. A chunk that comes too early waits for the first core of
 this agent that comes free, for two round trips at most; then it is handed back, because a core
-elsewhere may idle. Where no cores are elsewhere, each core asks ahead as soon as it computes, and
-what has come waits for as long as it takes.
+elsewhere may idle. Where no cores are elsewhere, nobody has to ask: what has come waits for as long
+as it takes.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import Generic, TypeVar
+
+from .pulls import EXPRESS_RUN
 
 FAR_SECONDS = 0.005  # Round trip from which on cores ask ahead.
 # Round trips by which a core asks ahead: one for the chunk to come, and half of one because cores
@@ -28,7 +31,7 @@ class Prefetch(Generic[S, W]):
     """The cores that ask ahead, and the chunks that came too early.
 
     Args:
-        is_standing: Whether each core that computes asks: the pool has no other agent.
+        is_standing: Whether all chunks come without being asked for: the pool has no other agent.
 
     Attributes:
         round_trip: Seconds to the broker and back; 0 while it is near, where nobody asks ahead.
@@ -41,7 +44,14 @@ class Prefetch(Generic[S, W]):
         self._samples: deque[float] = deque(maxlen=SAMPLES)
         self._each: dict[str, float] = {}
         self.ahead: dict[S, None] = {}
-        self._waiting: list[W] = []
+        self._first: list[W] = []  # Chunks that go before all others that wait,
+        self._others: list[W] = []
+        self._run = 0  # and those of them that went in a row.
+
+    @property
+    def waiting(self) -> list[W]:
+        """The chunks that came too early, in the order in which they would go."""
+        return self._first + self._others
 
     def on_measured(self, seconds: float) -> None:
         """Record a measurement of the round trip. A busy process measures too much."""
@@ -79,11 +89,14 @@ class Prefetch(Generic[S, W]):
     @property
     def is_ahead(self) -> bool:
         """Return whether a busy core has asked, so that a chunk may wait for it."""
-        return len(self.ahead) > len(self._waiting)
+        return self.is_standing or len(self.ahead) > len(self._first) + len(self._others)
 
     def wait(self, chunks: W, *, first: bool = False) -> None:
-        """Keep chunks that came before a core is free. first: they go before all that wait."""
-        self._waiting.insert(0 if first else len(self._waiting), chunks)
+        """Keep chunks that came before a core is free.
+
+        first: they go before others that wait; a long run of them leaves those a share.
+        """
+        (self._first if first else self._others).append(chunks)
 
     def on_freed(self, core: S) -> tuple[W | None, bool]:
         """Return the chunks that wait for a core that has come free, and whether to pull.
@@ -93,19 +106,34 @@ class Prefetch(Generic[S, W]):
         """
         had_asked = core in self.ahead
         self.ahead.pop(core, None)
-        return (self._waiting.pop(0) if self._waiting else None), not had_asked
+        return self.take(), not had_asked
+
+    def take(self) -> W | None:
+        """Return the chunks whose turn it is, which wait no longer."""
+        if self._first and not (self._others and self._run >= EXPRESS_RUN):
+            self._run += 1
+            return self._first.pop(0)
+        self._run = 0
+        return self._others.pop(0) if self._others else None
+
+    def drop(self, is_unwanted: Callable[[W], bool]) -> None:
+        """Stop keeping chunks that nobody wants any more."""
+        for kept in (self._first, self._others):
+            kept[:] = [chunks for chunks in kept if not is_unwanted(chunks)]
 
     def give_back(self, chunks: W) -> bool:
         """Stop keeping chunks; return whether they still waited. A core that asked asks no more."""
-        if chunks not in self._waiting:
+        kept = self._first if chunks in self._first else self._others
+        if chunks not in kept:
             return False
-        self._waiting.remove(chunks)
+        kept.remove(chunks)
         if self.ahead:
             del self.ahead[next(iter(self.ahead))]
         return True
 
     def clear(self) -> list[W]:
         """Stop keeping chunks for cores, and return them."""
-        waiting, self._waiting = self._waiting, []
+        waiting = self.waiting
+        self._first, self._others = [], []
         self.ahead.clear()
         return waiting

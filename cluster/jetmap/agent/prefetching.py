@@ -66,15 +66,12 @@ class Prefetching:
         if delay is not None:
             self._later(delay, lambda: self._pull_ahead(slot, chunks[-1]))
 
-    async def pull_at_once(self, slot: Slot) -> None:
-        """Pull the next chunk of a core that has begun one."""
-        if not self._intake.stopped and self._prefetch.ask(slot):
-            await self._intake.on_core_freed()
-
     def wait(self, chunks: list[HeldChunk]) -> None:
         """Keep chunks that came before a core is free: those of short maps before others."""
         self._prefetch.wait(chunks, first=chunks[0].pending < 0)
-        if not self._prefetch.is_standing:
+        if self._prefetch.is_standing:
+            self._prefetch.drop(lambda waiting: all(held.unwanted for held in waiting))
+        else:
             self._later(PATIENCE * self._prefetch.round_trip, lambda: self._hand_back(chunks))
 
     async def clear(self) -> None:

@@ -36,6 +36,7 @@ class Pull:
     lane: AgentLane
     wait: bool  # Park it until a chunk comes; otherwise it is answered at once.
     shard: int = 0
+    chunks: int = 1  # Chunks that it lets through.
 
 
 class Verdict(Enum):

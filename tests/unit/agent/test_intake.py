@@ -19,16 +19,20 @@ from virtual_time import run
 class Bench:
     """An intake with idle cores, on a broker with the streams of one offer."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, takes_all: bool = False) -> None:
         self.lost: list[str] = []  # Beginnings of subjects whose messages are lost.
+        self.pulls = 0
         self.broker = MemoryBroker(network=self._network)
         self.connection: MemoryConnection = self.broker.connect("agent")
         self.taken: list[Delivered] = []
         self.renewed = 0
         self.fails = 0
-        self.intake = Intake(self.connection, "p", "inbox.pull", self._take, self._renew)
+        self.intake = Intake(
+            *(self.connection, "p", "inbox.pull", self._take, self._renew), takes_all=takes_all
+        )
 
     def _network(self, subject: str, data: bytes) -> Sequence[float]:
+        self.pulls += subject.startswith("$JS.API.CONSUMER.MSG.NEXT")
         return () if any(subject.startswith(lost) for lost in self.lost) else (0.0,)
 
     async def _take(self, delivered: Delivered) -> None:
@@ -89,6 +93,34 @@ def test_a_waiting_core_gets_the_next_chunk_of_either_lane() -> None:
         await bench.send(2, "main")
         assert bench.numbers == [1, 2]
         assert [delivered.lane for delivered in bench.taken] == ["express", "main"]
+        await bench.close()
+
+    run(scenario())
+
+
+def test_an_only_agent_takes_all_chunks_by_one_pull_at_each_lane() -> None:
+    async def scenario() -> None:
+        bench = Bench(takes_all=True)
+        await bench.start()
+        await bench.send(1)
+        assert bench.taken == [] and not bench.pulls, "no core is ready"
+        await bench.intake.on_core_freed()
+        for number in range(2, 50):
+            await bench.send(number, "express" if number % 2 else "main")
+            await bench.intake.on_core_freed()
+        assert bench.numbers == list(range(1, 50)) and bench.pulls == 2
+        await asyncio.sleep(3 * PARK_SECONDS)  # Its pulls end and are sent again.
+        await bench.send(50)
+        assert bench.numbers[-1] == 50
+        bench.lost = ["$JS.API.CONSUMER.MSG.NEXT"]
+        await asyncio.sleep(PARK_SECONDS + 1)
+        bench.lost = []
+        await bench.send(51)
+        assert bench.numbers[-1] == 50, "the pulls were lost"
+        await asyncio.sleep(PARK_SECONDS + 2)
+        await bench.intake.check(asyncio.get_running_loop().time())
+        await asyncio.sleep(0.01)
+        assert bench.numbers[-1] == 51
         await bench.close()
 
     run(scenario())

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from hypotheses import examples
 from jetmap.agent.prefetch import AHEAD, FAR_SECONDS, SAMPLES, Prefetch
+from jetmap.agent.pulls import EXPRESS_RUN
 
 FAR = 0.04
 
@@ -110,13 +111,29 @@ def test_an_agent_that_takes_no_more_keeps_nothing() -> None:
 
 def test_what_is_to_go_first_does() -> None:
     prefetch: Prefetch[int, str] = Prefetch(is_standing=True)
-    for core in range(3):
-        assert prefetch.ask(core) and not prefetch.ask(core)
+    assert prefetch.is_ahead, "nobody has to ask"
     prefetch.wait("a")
     prefetch.wait("b")
     prefetch.wait("short", first=True)
-    assert [prefetch.on_freed(core) for core in range(3)] == [
-        ("short", False),
-        ("a", False),
-        ("b", False),
-    ]
+    prefetch.wait("shorter", first=True)
+    assert [prefetch.take() for _ in range(5)] == ["short", "shorter", "a", "b", None]
+
+
+def test_a_run_of_what_goes_first_leaves_the_others_a_share() -> None:
+    prefetch: Prefetch[int, str] = Prefetch(is_standing=True)
+    for number in range(20):
+        prefetch.wait(f"short {number}", first=True)
+    prefetch.wait("long")
+    prefetch.wait("longer")
+    taken = [prefetch.take() for _ in range(22)]
+    assert taken.index("long") == EXPRESS_RUN and taken.index("longer") == 2 * EXPRESS_RUN + 1
+    assert [each for each in taken if each and "short" in each] == [f"short {n}" for n in range(20)]
+
+
+def test_what_nobody_wants_is_dropped() -> None:
+    prefetch: Prefetch[int, str] = Prefetch(is_standing=True)
+    for chunk in ("a", "b"):
+        prefetch.wait(chunk)
+        prefetch.wait(f"short {chunk}", first=True)
+    prefetch.drop(lambda chunk: chunk.endswith("a"))
+    assert prefetch.waiting == ["short b", "b"]

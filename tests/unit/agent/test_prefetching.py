@@ -56,7 +56,7 @@ def test_the_shortest_of_some_round_trips_counts(
 
 def waiting(agent: Agent) -> int:
     """Count the chunks that an agent keeps for cores that still compute."""
-    return len(agent._chunks.prefetch._waiting)
+    return len(agent._chunks.prefetch.waiting)
 
 
 LATE = 150  # The item that takes far longer than was to be expected.
@@ -160,5 +160,29 @@ def test_short_maps_go_before_what_waits_at_the_only_agent() -> None:
             # It waited for the chunks in progress and ahead, not for the long map.
             assert sum(pool.work.runs[item] for item in range(300)) < 100
             assert await running == [2 * item for item in range(300)]
+
+    run(scenario())
+
+
+def test_cancelled_maps_do_not_gather_at_an_only_agent_that_is_busy() -> None:
+    async def scenario() -> None:
+        async with SimulatedPool() as pool:
+            pool.work.seconds = lambda item: 60 if item == 1000 else 0.01
+            agent = await pool.agent(1, ahead=True)
+            dispatcher = await pool.dispatcher()
+            dispatcher.scheduler.window.fix(1)
+            await mapped(dispatcher, list(range(10)))
+            long = asyncio.ensure_future(mapped(dispatcher, [1000]))
+            await wait_until(lambda: agent._slots[0].item == 0, "its item is begun")
+            most = 0
+            for _ in range(10):
+                running = asyncio.ensure_future(mapped(dispatcher, list(range(100))))
+                await asyncio.sleep(0.2)
+                most = max(most, waiting(agent))
+                running.cancel()
+                await asyncio.gather(running, return_exceptions=True)
+                await asyncio.sleep(0.2)
+            assert 0 < most <= 4, "those of one map"
+            assert await long == [2000] and not waiting(agent)
 
     run(scenario())
