@@ -45,8 +45,13 @@ def slow(seconds: float) -> int:
     return os.getpid()
 """
 
+UP = ("up", "tasks.py", "--port", "0", "--nats-port", "0")
 
-STOPPED_BY = (signal.SIGTERM, signal.SIGINT)
+# A program that makes its stdin the terminal of its session, as a window does for its shell.
+IN_TERMINAL = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
+IN_TERMINAL += "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+
+STOPPED_BY = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class Called(NamedTuple):
@@ -94,6 +99,27 @@ class House:
             )
         self._started.append(process)
         return process
+
+    def start_in_terminal(self, *arguments: str) -> tuple[subprocess.Popen[str], int]:
+        """``jetmap …`` in a terminal of its own, but for its stdout.
+
+        Returns also the descriptor whose close closes the terminal. Nobody reads that, and it takes
+        only 4 KiB, so the command logs warnings only.
+        """
+        terminal, inside = os.openpty()
+        process = subprocess.Popen(
+            [sys.executable, "-c", IN_TERMINAL, "-m", "jetmap.cli", *arguments],
+            cwd=self.directory,
+            env=self.environment | {"JETMAP_LOG_LEVEL": "warning"},
+            stdin=inside,
+            stdout=subprocess.PIPE,
+            stderr=inside,
+            text=True,
+            start_new_session=True,
+        )
+        os.close(inside)
+        self._started.append(process)
+        return process, terminal
 
     def run(
         self, *arguments: str, input: str = "", timeout: float = PATIENCE, **variables: str
@@ -144,7 +170,7 @@ class House:
         return Called(int(code or 0), stdout, stderr)
 
     def up(self, *options: str) -> Up:
-        return Up(self, self.start("up", "tasks.py", "--port", "0", "--nats-port", "0", *options))
+        return Up(self, self.start(*UP, *options))
 
     def running(self) -> Any:
         """The ``up`` of this directory, as other commands find it."""

@@ -1,4 +1,4 @@
-"""Stop a command on a signal: the first SIGTERM or Ctrl-C requests it, the second forces it."""
+"""Stop a command on a signal: the first requests it, a second SIGTERM or Ctrl-C forces it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .exits import Exit, say
 T = TypeVar("T")
 NewLoop = Callable[[], asyncio.AbstractEventLoop]
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 LEAVE_SECONDS = 10.0  # Seconds to close connections after a signal.
 FORCED_SECONDS = 3.0  # Seconds to end after a second signal.
 LEAST_FILES = 16  # Files that a command opens at least, with its event loop.
@@ -120,8 +120,9 @@ class Stop:
     """The signals that the running loop's process has received.
 
     Attributes:
-        requested: Set by the first SIGTERM or SIGINT.
-        forced: Set by the second.
+        requested: Set by the first SIGTERM, SIGINT or SIGHUP (the terminal is closed).
+        forced: Set by a second SIGTERM or SIGINT. A closed terminal sends SIGHUP, and its shell
+            often sends another.
         by: The first signal.
     """
 
@@ -132,10 +133,13 @@ class Stop:
         self._watchdog = _watchdog
         loop = asyncio.get_running_loop()
         for number in SIGNALS:
-            loop.add_signal_handler(number, self.on_signal, number)
+            if not _is_under_nohup(number):
+                loop.add_signal_handler(number, self.on_signal, number)
 
     def on_signal(self, number: signal.Signals | None = None) -> None:
         is_second = self.requested.is_set()
+        if is_second and number == signal.SIGHUP:
+            return
         if is_second:
             self.forced.set()
         if self._watchdog is not None:
@@ -164,6 +168,11 @@ class Stop:
             working.cancel()
             requested.cancel()
             forced.cancel()
+
+
+def _is_under_nohup(number: signal.Signals) -> bool:
+    """Return True for SIGHUP in a command that is to outlive its terminal."""
+    return number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN
 
 
 async def wait_for_any(*events: asyncio.Event, timeout: float | None = None) -> bool:

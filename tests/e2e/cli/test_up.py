@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
-from house import House, Up, runs
+from house import UP, House, Up, runs
 from waiting import PATIENCE, wait_until_sync
 
 
@@ -114,6 +114,19 @@ def test_the_first_ctrl_c_finishes_what_was_asked_for(house: House) -> None:
     assert [status for status, _ in found] == [200, 200]
     assert [len(pids) for _, pids in found] == [3, 3]
     assert up.process.wait(PATIENCE) == 0
+    house.nothing_is_left()
+
+
+def test_a_closed_terminal_lets_it_finish_what_was_asked_for(house: House) -> None:
+    process, terminal = house.start_in_terminal(*UP)
+    up = Up(house, process)
+    with ThreadPoolExecutor() as clients:
+        answer = clients.submit(up.get, "/map/slow", "[2, 2]")
+        wait_until_sync(lambda: up.busy > 0, "a core is busy")
+        house.descendants(process)
+        os.close(terminal)
+        assert answer.result()[0] == 200
+    assert process.wait(PATIENCE) == 0
     house.nothing_is_left()
 
 

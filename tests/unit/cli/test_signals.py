@@ -24,6 +24,37 @@ async def test_the_first_signal_requests_and_the_second_forces() -> None:
     assert stop.by is signal.SIGTERM
 
 
+async def test_a_closed_terminal_requests_however_often_it_is_signalled() -> None:
+    stop = Stop()
+    for _ in range(2):
+        signal.raise_signal(signal.SIGHUP)
+        await asyncio.wait_for(stop.requested.wait(), 10)
+        await asyncio.sleep(0)
+    signal.raise_signal(signal.SIGTERM)
+    await asyncio.wait_for(stop.forced.wait(), 10)
+    assert stop.by is signal.SIGHUP
+
+
+async def test_a_hangup_forces_nothing() -> None:
+    stop = Stop()
+    stop.on_signal(signal.SIGTERM)
+    stop.on_signal(signal.SIGHUP)
+    assert not stop.forced.is_set()
+
+
+async def test_a_command_under_nohup_outlives_its_terminal() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        stop = Stop()
+        signal.raise_signal(signal.SIGHUP)
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        signal.raise_signal(signal.SIGTERM)
+        await asyncio.wait_for(stop.requested.wait(), 10)
+        assert stop.by is signal.SIGTERM
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 async def test_work_that_no_signal_meets() -> None:
     async def work() -> int:
         return 7
