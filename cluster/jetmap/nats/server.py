@@ -194,18 +194,18 @@ class NatsServer:
     def _configuration(self, directory: Path, log: Path) -> str:
         # Every brace needs a space before it: `authorization{` would be an unknown field.
         lines = [
-            f"server_name: {json.dumps(self._name)}",
-            f"host: {json.dumps(self.host)}",
+            f"server_name: {quoted(self._name)}",
+            f"host: {quoted(self.host)}",
             f"port: {self.port or -1}",  # -1: a free one
-            f"log_file: {json.dumps(str(log))}",
-            f"ports_file_dir: {json.dumps(str(directory))}",
+            f"log_file: {quoted(log)}",
+            f"ports_file_dir: {quoted(directory)}",
             f"logfile_size_limit: {LOG_BYTES}",
             "logfile_max_num: 2",
             'ping_interval: "2s"',
             "ping_max: 2",
             f"max_payload: {self._max_payload}",
             "jetstream {",
-            f"  store_dir: {json.dumps(str(self._store or directory / 'store'))}",
+            f"  store_dir: {quoted(self._store or directory / 'store')}",
             "  max_memory_store: 8GB",
             f"  max_file_store: {room(self._store or directory)}",
             "}",
@@ -213,8 +213,8 @@ class NatsServer:
         if self.user is not None:
             lines += [
                 "authorization {",
-                f"  user: {json.dumps(self.user)}",
-                f"  password: {json.dumps(self.password)}",
+                f"  user: {quoted(self.user)}",
+                f"  password: {quoted(self.password or '')}",
                 f"  timeout: {LOGIN_SECONDS}",
                 "}",
             ]
@@ -234,6 +234,16 @@ def room(directory: Path) -> int:
             with contextlib.suppress(OSError):
                 used += (Path(place) / name).lstat().st_blocks * 512
     return max(1 << 20, (shutil.disk_usage(directory).free + used) * 3 // 4)
+
+
+def quoted(text: str | Path) -> str:
+    """Return a string of the server's configuration: ASCII, and ``\\xXX`` for all other bytes.
+
+    The server's escapes are not those of JSON.
+    """
+    data = os.fsencode(text) if isinstance(text, Path) else text.encode()
+    plain = (chr(n) if 32 <= n < 127 and n not in b'"\\' else f"\\x{n:02x}" for n in data)
+    return f'"{"".join(plain)}"'
 
 
 def _write_private(path: Path, text: str) -> None:

@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from jetmap.errors import BrokerUnreachable
+from jetmap.nats.auth import Auth
 from jetmap.nats.connection import Connection
 from jetmap.nats.server import NatsServer
 from processes import alive
@@ -50,6 +51,21 @@ async def test_a_store_survives_a_restart(tmp_path: Path) -> None:
         finally:
             await connection.close()
             await server.stop()
+
+
+async def test_names_that_its_configuration_must_escape(tmp_path: Path) -> None:
+    place, name, secret = tmp_path / 'ü "✓"\\n\n', 'ü"', 'pä\\$"'
+    server = NatsServer(directory=place, store=place / "kept", user=name, password=secret)
+    await server.start()
+    auth = Auth(user=name, password=secret)
+    connection = await Connection.open([server.url], name="test", auth=auth)
+    try:
+        config = {"name": "KEPT", "subjects": ["kept"], "storage": "file"}
+        await connection.api("STREAM.CREATE.KEPT", config)
+        assert list((place / "kept").rglob("KEPT"))
+    finally:
+        await connection.close()
+        await server.stop()
 
 
 async def test_a_taken_port_is_told_with_the_log() -> None:

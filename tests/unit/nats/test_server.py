@@ -22,10 +22,11 @@ def configuration(tmp_path: Path, **options: object) -> str:
 def test_its_configuration(tmp_path: Path) -> None:
     text = configuration(tmp_path, user="u", password='p"$\\w', max_payload=1000)
     assert "port: -1" in text and "max_payload: 1000" in text
-    assert 'password: "p\\"$\\\\w"' in text
+    assert 'password: "p\\x22$\\x5cw"' in text
     assert re.search(r"authorization \{[^}]* timeout: \d{2,}\n", text), "of a busy machine"
     assert not re.search(r"\w\{", text), "a brace without a space is another field's name"
     assert "authorization" not in configuration(tmp_path)
+    assert '/\\xc3\\xbc\\x0a"' in configuration(tmp_path, store=tmp_path / "ü\n")
     assert f'store_dir: "{tmp_path}/kept"' in configuration(tmp_path, store=tmp_path / "kept")
 
 
