@@ -7,6 +7,8 @@ import select
 import threading
 from collections import deque
 
+from jetmap.worker.output import write_all
+
 CHUNK = 65536
 
 
@@ -59,10 +61,9 @@ class Relay:
                 data = os.read(self._source, CHUNK)
             except BlockingIOError:
                 return
-            view = memoryview(data)
-            while view and self._target is not None:
+            if self._target is not None:
                 try:
-                    view = view[os.write(self._target, view) :]
+                    write_all(self._target, data)
                 except OSError:
                     self._switch(None)  # Its reader is gone.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import select
 import sys
 import threading
 import time
@@ -141,9 +142,17 @@ class Output:
 
 
 def write_all(fd: int, data: bytes) -> None:
-    """Write all data to a descriptor that may take less at once."""
+    """Write all data to a descriptor that may take less at once.
+
+    Another program may have made it non-blocking.
+    """
     while data:
-        data = data[os.write(fd, data) :]
+        try:
+            data = data[os.write(fd, data) :]
+        except BlockingIOError:
+            full = select.poll()
+            full.register(fd, select.POLLOUT)
+            full.poll()
 
 
 def _file_of(fd: int) -> tuple[int, int] | None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import select
+import threading
 from collections.abc import Iterator
 
 import pytest
 
 from jetmap.embedded import output_relay
 from jetmap.embedded.output_relay import Relay
+from jetmap.worker.output import write_all
 from waiting import wait_until_sync
 
 
@@ -74,3 +77,19 @@ def test_the_rest_is_passed_on_at_the_end(process: Process) -> None:
     os.write(process.printer, b"the rest")
     process.relay.close(30)
     assert os.read(reader, 100) == b"the rest"
+
+
+def test_a_full_reader_that_another_program_made_non_blocking(process: Process) -> None:
+    reader = process.point()
+    target = process.relay._target
+    assert target is not None
+    os.set_blocking(target, False)
+    sent = b"x" * 200_000  # More than a pipe holds.
+    writing = threading.Thread(target=write_all, args=(process.printer, sent))
+    writing.start()
+    wait_until_sync(lambda: not select.select([], [target], [], 0)[1], "its pipe is full")
+    found = b""
+    while len(found) < len(sent) and (more := os.read(reader, len(sent))):
+        found += more
+    writing.join()
+    assert found == sent
