@@ -11,6 +11,7 @@ from jetmap.nats.clock import ManualClock
 from jetmap.nats.connection import Connection
 from jetmap.nats.memory import MemoryBroker
 from jetmap.nats.server import NatsServer
+from waiting import PATIENCE
 
 
 @dataclass
@@ -36,7 +37,7 @@ async def opened(kind: str) -> AsyncIterator[Brokers]:
         if server is None:
             connections.append(memory.connect())
         else:
-            connections.append(await Connection.open([server.url], name="test"))
+            connections.append(await Connection.open([server.url], name="test", timeout=PATIENCE))
         return connections[-1]
 
     try:

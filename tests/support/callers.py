@@ -15,6 +15,7 @@ from typing import Any
 
 from processes import HERE
 from servers import Site
+from waiting import PATIENCE
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class Caller:
         self.process.kill()
         await self.process.wait()
 
-    async def said(self, timeout: float = 40) -> Said:
+    async def said(self, timeout: float = PATIENCE) -> Said:
         """Once it has ended."""
         assert self.process.stdout is not None
         async with asyncio.timeout(timeout):

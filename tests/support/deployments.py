@@ -30,7 +30,6 @@ from servers import FUNCTIONS
 from waiting import PATIENCE, wait_until
 
 JETSTREAM = 'jetstream { store_dir: "STORE" }'
-STARTED_SECONDS = 20
 
 
 class Servers:
@@ -109,7 +108,7 @@ class Deployment:
                 self._worker.broker.servers(),
                 name="w",
                 auth=Auth.of(self._worker),
-                timeout=STARTED_SECONDS,
+                timeout=PATIENCE,
             )
             self._stack.push_async_callback(self.connection.close)
             self.agent = Agent(self.connection, agent_options(self._worker))

@@ -9,7 +9,7 @@ from typing import Any
 import functions
 from jetmap import Cluster
 from servers import check, outcomes
-from waiting import wait_until
+from waiting import PATIENCE, wait_until
 
 
 def orders(count: int, bad: dict[int, str]) -> list[tuple[int, str]]:
@@ -27,7 +27,7 @@ class Load:
         self._done = 0
         self._task: asyncio.Task[list[Any]] | None = None
 
-    async def goes_on(self, timeout: float = 25) -> None:
+    async def goes_on(self, timeout: float = PATIENCE) -> None:
         """Wait until a hundred more items are done."""
         goal = self._done + 100
         await wait_until(lambda: self._done >= goal, "the map goes on", timeout)

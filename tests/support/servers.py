@@ -15,10 +15,12 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import psutil
 
 from jetmap import Cluster, ItemError, Outcome
+from jetmap.client import session
 from jetmap.dispatch.ledger import Ledger
 from jetmap.nats.connection import Auth, Connection
 from jetmap.nats.server import NatsServer
@@ -85,7 +87,9 @@ class Site:
         """One of the site's own."""
         if self._connection is None:
             auth = Auth(user=self.server.user, password=self.server.password)
-            self._connection = await Connection.open([self.server.url], name="site", auth=auth)
+            self._connection = await Connection.open(
+                [self.server.url], name="site", auth=auth, timeout=PATIENCE
+            )
             self.stack.push_async_callback(self._connection.close)
         return self._connection
 
@@ -120,7 +124,8 @@ class Site:
 
     async def cluster(self, **options: Any) -> Cluster:
         """A cluster of this process, started."""
-        cluster = await Cluster.start(self.server.url, **options)
+        with patch.object(session, "CONNECT_SECONDS", PATIENCE):
+            cluster = await Cluster.start(self.server.url, **options)
         self.stack.push_async_callback(cluster.aclose)
         return cluster
 

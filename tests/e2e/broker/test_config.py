@@ -19,7 +19,7 @@ from jetmap.nats.connection import Connection
 from jetmap.settings import FIELDS, PREFIX
 from jetmap.wire.pool_streams import ensure_stream
 from nodes import PASSWORD, START, Node, running, start_nodes
-from waiting import wait_until_sync
+from waiting import PATIENCE, wait_until_sync
 
 ROOT = Path(__file__).resolve().parents[3]
 COMPOSE = ROOT / "compose.yaml"
@@ -47,7 +47,7 @@ async def test_a_single_server_asks_for_the_password(
     nodes: Callable[[int], list[Node]],
 ) -> None:
     [node] = nodes(1)
-    c = await Connection.open([node.url], name="test", auth=auth())
+    c = await Connection.open([node.url], name="test", auth=auth(), timeout=PATIENCE)
     try:
         assert await ensure_stream(c, "default")
         info = await c.api("STREAM.INFO.JETMAP_WORK_default")
@@ -55,14 +55,14 @@ async def test_a_single_server_asks_for_the_password(
     finally:
         await c.close()
     with pytest.raises(BrokerUnreachable, match="credentials"):
-        await Connection.open([node.url], name="test", auth=auth("wrong"))
+        await Connection.open([node.url], name="test", auth=auth("wrong"), timeout=PATIENCE)
 
 
 @pytest.mark.slow
 @pytest.mark.anyio
 async def test_three_servers_keep_three_copies(nodes: Callable[[int], list[Node]]) -> None:
     urls = [node.url for node in nodes(3)]
-    c = await Connection.open(urls, name="test", auth=auth())
+    c = await Connection.open(urls, name="test", auth=auth(), timeout=PATIENCE)
     try:
         assert await ensure_stream(c, "default")
         info = await c.api("STREAM.INFO.JETMAP_WORK_default")

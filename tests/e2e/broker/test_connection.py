@@ -29,7 +29,7 @@ async def server() -> AsyncIterator[NatsServer]:
 
 @pytest.fixture
 async def connection(server: NatsServer) -> AsyncIterator[Connection]:
-    connection = await Connection.open([server.url], name="test", auth=AUTH)
+    connection = await Connection.open([server.url], name="test", auth=AUTH, timeout=PATIENCE)
     try:
         yield connection
     finally:
@@ -200,7 +200,7 @@ async def test_close_sends_what_was_published(server: NatsServer, connection: Co
     received = Received()
     await connection.subscribe("a", received.take)
     await connection.flush()
-    other = await Connection.open([server.url], name="other", auth=AUTH)
+    other = await Connection.open([server.url], name="other", auth=AUTH, timeout=PATIENCE)
     for _ in range(1000):
         await other.publish("a", bytes(100))
     await other.close()

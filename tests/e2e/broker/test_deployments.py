@@ -24,6 +24,7 @@ from jetmap.nats.connection import Connection
 from jetmap.settings import Settings
 from jetmap.wire import pool_streams
 from nodes import free_ports
+from waiting import PATIENCE
 
 pytestmark = pytest.mark.anyio
 
@@ -280,7 +281,7 @@ async def test_check_leaves_nothing(servers: Servers, house: House) -> None:
     done = await asyncio.to_thread(house.run, "check", "tasks.py", "--nats", url)
     assert done.returncode == Exit.OK and "1 copy" in done.stdout
     assert "version 2." in done.stdout
-    connection = await Connection.open([url], name="test")
+    connection = await Connection.open([url], name="test", timeout=PATIENCE)
     assert (await connection.api("STREAM.NAMES"))["total"] == 0
     await connection.close()
 

@@ -112,7 +112,7 @@ async def test_a_map_goes_on_without_the_leader_of_its_chunks(
 ) -> None:
     async with joined(three, tmp_path) as cluster, Load(cluster) as load:
         killed = await kill_leader(three, "JETMAP_WORK_default")
-        await load.goes_on(40)
+        await load.goes_on()
         killed.start_again()
         await wait_until(lambda: killed.is_healthy, "it is back")
         await load.goes_on()

@@ -21,7 +21,7 @@ from jetmap.nats.server import NatsServer
 from jetmap.settings import Settings
 from processes import nothing_left
 from servers import FUNCTIONS
-from waiting import wait_until
+from waiting import PATIENCE, wait_until
 
 pytestmark = pytest.mark.anyio
 
@@ -52,7 +52,9 @@ async def server() -> AsyncIterator[NatsServer]:
 
 
 async def connection(server: NatsServer, user: str) -> Connection:
-    return await Connection.open([server.url], name=user, auth=Auth(user=user, password="p"))
+    return await Connection.open(
+        [server.url], name=user, auth=Auth(user=user, password="p"), timeout=PATIENCE
+    )
 
 
 def arguments(server: NatsServer, user: str) -> tuple[str, ...]:

@@ -41,7 +41,7 @@ async def test_a_store_survives_a_restart(tmp_path: Path) -> None:
     for restart in (False, True):
         server = NatsServer(store=tmp_path / "store")
         await server.start()
-        connection = await Connection.open([server.url], name="test")
+        connection = await Connection.open([server.url], name="test", timeout=PATIENCE)
         try:
             if restart:
                 assert (await connection.api("STREAM.INFO.KEPT"))["state"]["messages"] == 0

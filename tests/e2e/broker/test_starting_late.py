@@ -18,14 +18,14 @@ from jetmap.nats.connection import Connection
 from jetmap.settings import Settings
 from jetmap.wire import pool_streams
 from servers import FUNCTIONS, Site
-from waiting import wait_until, wait_until_sync
+from waiting import PATIENCE, wait_until, wait_until_sync
 
 pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
 async def connection(place: Site) -> AsyncIterator[Connection]:
-    connection = await Connection.open([place.server.url], name="test")
+    connection = await Connection.open([place.server.url], name="test", timeout=PATIENCE)
     yield connection
     await connection.close()
 

@@ -49,7 +49,7 @@ def test_messages_of_every_size_arrive(
 ) -> None:
     async def exchange() -> None:
         auth = Auth(tls_ca=str(certificate))
-        connection = await Connection.open([url], name="test", auth=auth)
+        connection = await Connection.open([url], name="test", auth=auth, timeout=PATIENCE)
         sent, received = [os.urandom(size) for size in SIZES], list[bytes]()
         arrived = asyncio.Event()
 

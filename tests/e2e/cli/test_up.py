@@ -94,7 +94,7 @@ def test_a_worker_finishes_on_the_first_signal_and_ends_on_the_second(house: Hou
         worker.send_signal(signal.SIGTERM)
         return worker, mapping
 
-    worker, mapping = stopped_in_an_item(3)
+    worker, mapping = stopped_in_an_item(3, "--grace", "500")
     assert worker.wait(PATIENCE) == 0
     assert mapping.wait(PATIENCE) == 0
 
@@ -105,7 +105,7 @@ def test_a_worker_finishes_on_the_first_signal_and_ends_on_the_second(house: Hou
 
 
 def test_the_first_ctrl_c_finishes_what_was_asked_for(house: House) -> None:
-    up = house.up()
+    up = house.up("--grace", "600")
     with ThreadPoolExecutor() as clients:
         answers = [clients.submit(up.get, "/map/slow", "[1, 1, 1]") for _ in range(2)]
         wait_until_sync(lambda: up.busy == 2, "both cores are busy")

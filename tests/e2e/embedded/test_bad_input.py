@@ -99,7 +99,9 @@ async def test_a_stream_that_differs(place: Site, cluster: Cluster) -> None:
 
 
 async def admin_of(place: Site) -> Connection:
-    return await Connection.open([place.server.url], name="admin", auth=Auth.of(settings(place)))
+    return await Connection.open(
+        [place.server.url], name="admin", auth=Auth.of(settings(place)), timeout=PATIENCE
+    )
 
 
 async def test_subjects_that_are_another_streams(place: Site, cluster: Cluster) -> None:

@@ -45,6 +45,6 @@ async def test_a_callers_host_for_a_minute(net: Net, wide: Site, tmp_path: Path)
         assert await cluster.map(functions.empty, range(500)) == list(range(500))
         await until(cut + 60)
         net.mend(host)
-        said = await caller.said(80)
+        said = await caller.said()
     assert said.values == list(range(400))
     assert said.again > 0 and executions(log)[0] == 2

@@ -19,7 +19,7 @@ from jetmap.nats.connection import Connection
 from jetmap.settings import Settings
 from jetmap.wire import pool_streams
 from servers import FUNCTIONS, AgentProcess, Site, executions
-from waiting import wait_for, wait_until
+from waiting import PATIENCE, wait_for, wait_until
 
 pytestmark = pytest.mark.anyio
 
@@ -55,7 +55,9 @@ async def two_agents(
     async with AsyncExitStack() as stack:
         made = []
         for number in range(2):
-            connection = await Connection.open([place.server.url], name=f"agent {number}")
+            connection = await Connection.open(
+                [place.server.url], name=f"agent {number}", timeout=PATIENCE
+            )
             stack.push_async_callback(connection.close)
             made.append(Agent(connection, options))
             stack.push_async_callback(made[-1].stop)
