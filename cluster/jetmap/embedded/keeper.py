@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 
 from jetmap.background import Background
-from jetmap.errors import BrokerUnreachable
+from jetmap.errors import BrokerUnreachable, JetmapError
 from jetmap.logs import Formatter, JsonFormatter
 from jetmap.machine import advice_for
 from jetmap.nats.server import NatsServer
@@ -157,7 +157,8 @@ class Keeper:
             while isinstance(error, ExceptionGroup):
                 error = error.exceptions[0]
             advice = advice_for(error)
-            logger.error("the keeper cannot go on", exc_info=None if advice else error)
+            is_clear = bool(advice) or isinstance(error, JetmapError)
+            logger.error("the keeper cannot go on", exc_info=None if is_clear else error)
             await self._fail(f"{type(error).__name__}: {error}{advice}")
 
     async def _start_server(self) -> None:

@@ -21,6 +21,8 @@ LOG_BYTES = 16 * 2**20
 # Seconds for a client to send its credentials. A process on a busy machine can take longer than the
 # server's own two.
 LOGIN_SECONDS = 30
+# The beginnings of the line in which a program in Go says how it failed.
+GO_FAILS = ("fatal error: ", "panic: ", "runtime: ")
 # The name of a server whose store ends with it, and so cannot hold jobs.
 TEMPORARY = "jetmap-temporary"
 
@@ -256,7 +258,18 @@ def _write_private(path: Path, text: str) -> None:
 
 def _last_lines(log: Path) -> str:
     try:
-        lines = log.read_text(errors="replace").splitlines()[-8:]
+        lines = log.read_text(errors="replace").splitlines()
     except OSError:
         return ""
-    return "".join(f"\n  {line}" for line in lines)
+    return "".join(f"\n  {line}" for line in telling(lines))
+
+
+def telling(lines: list[str]) -> list[str]:
+    """Return the lines of a server's log that say why it ended: the last, or how Go failed.
+
+    Go, which fails for want of memory or threads, writes its stacks below that.
+    """
+    for at, line in enumerate(lines):
+        if line.startswith(GO_FAILS):
+            return lines[at : lines.index("", at) if "" in lines[at:] else at + 1]
+    return lines[-8:]

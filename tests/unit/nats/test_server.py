@@ -11,7 +11,7 @@ import pytest
 
 from jetmap.errors import ConfigurationError
 from jetmap.nats import server as server_module
-from jetmap.nats.server import NatsServer, find_binary, room, server_threads
+from jetmap.nats.server import NatsServer, find_binary, room, server_threads, telling
 
 
 def configuration(tmp_path: Path, **options: object) -> str:
@@ -76,3 +76,31 @@ def test_without_a_binary_says_what_to_install(
     beside = tmp_path / "nats-server"
     beside.touch(mode=0o700)
     assert find_binary() == str(beside)
+
+
+STACKS = [
+    "",
+    "runtime stack:",
+    "runtime.throw(...)",
+    "\tpanic.go:1243",
+    "",
+    "goroutine 1:",
+    *"abcdefgh",
+]
+
+
+@pytest.mark.parametrize(
+    ("log", "told"),
+    [
+        ([], []),
+        ([*"0123456789"], [*"23456789"]),
+        (["started", "fatal error: no memory", *STACKS], ["fatal error: no memory"]),
+        (
+            ["runtime: no thread", "fatal error: newosproc", *STACKS],
+            ["runtime: no thread", "fatal error: newosproc"],
+        ),
+        (["panic: cut"], ["panic: cut"]),
+    ],
+)
+def test_how_it_failed_is_told_and_not_the_stacks_of_go(log: list[str], told: list[str]) -> None:
+    assert telling(log) == told
