@@ -23,6 +23,7 @@ from jetmap.worker.compute import Limits
 from jetmap.worker.state import WorkerState
 
 from . import owner
+from .event_loop import running_loop
 from .in_worker import refuse_in_worker
 from .inline import InlineMap
 from .refs import LARGE_KWARGS, Refs, are_pickled, digests_of
@@ -151,7 +152,7 @@ class EncodedCluster(ClusterState):
         refuse_in_worker(starting=True)
         if self._loop is not None:
             raise ClusterClosed("this cluster is started already")
-        self._loop = asyncio.get_running_loop()
+        self._loop = running_loop()
         self._pid = owner.pid
         try:
             if self._inline:
