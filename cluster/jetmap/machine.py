@@ -69,6 +69,19 @@ def keep_heap() -> None:
             mallopt(parameter, int(MALLOC_VARIABLES[variable]))
 
 
+def usual_signals() -> None:
+    """Unblock all signals, and let this process wait for its children, whoever has started it.
+
+    A program's blocked signals, and an ignored SIGCHLD, pass to all processes that it starts. Only
+    processes of ours call this, at their start.
+    """
+    import signal
+
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+
 @contextmanager
 def uncollected() -> Iterator[None]:
     """Import without the garbage collector: it would visit again and again what will stay.

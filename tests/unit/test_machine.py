@@ -6,6 +6,7 @@ import errno
 import mmap
 import os
 import platform
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -178,3 +179,15 @@ def test_a_command_keeps_its_own_heap() -> None:
     chunk = 3_000_000 // mmap.PAGESIZE
     assert faults["keep", False] < faults["not", False] - 50 * chunk
     assert abs(faults["keep", True] - faults["not", True]) < chunk  # The user's own are kept.
+
+
+def test_signals_that_the_starter_blocked_or_ignored_are_as_usual() -> None:
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGCHLD})
+    try:
+        machine.usual_signals()
+        assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == set()
+        assert signal.getsignal(signal.SIGCHLD) == signal.SIG_DFL
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.signal(signal.SIGCHLD, before)

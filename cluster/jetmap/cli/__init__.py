@@ -14,8 +14,9 @@ def main() -> None:
 
 
 def _run() -> None:
-    from jetmap.machine import uncollected
+    from jetmap.machine import uncollected, usual_signals
 
+    usual_signals()
     with uncollected():
         from . import streams
 
