@@ -173,6 +173,17 @@ async def test_an_iterable_that_raises(cluster: Cluster, count: int, ordered: bo
             await cluster.map(functions.empty, items())
 
 
+async def test_items_that_raise_the_end_of_another_loop_end_no_stream(cluster: Cluster) -> None:
+    def numbers() -> Iterator[int]:
+        yield 20_000
+        raise StopAsyncIteration
+
+    stream = cluster.stream(functions.empty, numbers())
+    assert (await anext(stream)).value == 20_000
+    with pytest.raises(RuntimeError, match="the items raised StopAsyncIteration"):
+        await anext(stream)
+
+
 async def test_a_stream_takes_its_items_lazily(cluster: Cluster) -> None:
     taken = 0
 

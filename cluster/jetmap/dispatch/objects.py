@@ -124,6 +124,10 @@ class Objects:
             # The caller's iterable raised: the map ends with that error behind its items. The
             # reader gets it whatever it is, because this may run in a thread of the library.
             self.error = error
+            if isinstance(error, StopAsyncIteration):
+                # It would end the reader's loop as if these were all items.
+                self.error = RuntimeError("the items raised StopAsyncIteration")
+                self.error.__cause__ = error
         return fresh
 
     def _encoded(self, objects: list[Any], max_bytes: int) -> Piece:
