@@ -191,6 +191,11 @@ class Agent:
         return bool(self._offer.name)
 
     @property
+    def is_broken(self) -> bool:
+        """Return whether its workers cannot start, and none ever did."""
+        return not self.was_ready and self._state.failed is not None
+
+    @property
     def refused(self) -> JetmapError | None:
         """The reason why the broker does not let this agent take chunks."""
         return self._state.refused

@@ -55,6 +55,8 @@ SAME_PORT_SECONDS = 5.0
 class AgentLike(Protocol):
     """The part of an agent that a keeper uses."""
 
+    @property
+    def is_broken(self) -> bool: ...
     async def start(self) -> None: ...
     async def drain(self, grace: float) -> None: ...
     async def stop(self) -> None: ...
@@ -268,11 +270,17 @@ class Keeper:
             self._linger.cancel()
             self._linger = None
         if not self._users:
-            # Nobody else can join a private keeper.
-            is_over = self._notice.failed or not self._startup.spec.share
-            seconds = 0 if is_over else LINGER
+            seconds = 0 if self._is_over() else LINGER
             loop = asyncio.get_running_loop()
             self._linger = loop.call_later(seconds, self._spawn_end)
+
+    def _is_over(self) -> bool:
+        """Return whether nobody can join, or has anything to gain by it.
+
+        Whoever comes next may have raised a limit under which the workers here cannot start.
+        """
+        is_broken = self._agent is not None and self._agent.is_broken
+        return is_broken or bool(self._notice.failed) or not self._startup.spec.share
 
     def _spawn_end(self) -> None:
         self._background.spawn(self._end_unless_used(), "end")

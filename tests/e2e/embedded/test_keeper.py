@@ -28,6 +28,7 @@ STAND_IN = """
 import asyncio, gc, pathlib, subprocess, sys
 
 class Agent:
+    is_broken = False
     def __init__(self, connection, order):
         assert connection.connected
         self.worker = None
