@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sized
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Unpack, overload
@@ -42,6 +43,8 @@ from .tolerant import TolerantMap
 
 if TYPE_CHECKING:
     from ._sync.cluster import SyncCluster
+
+DECODE_BYTES = 1 << 22  # Bytes of values that are decoded before other tasks have their turn.
 
 
 class Cluster(EncodedCluster):
@@ -183,11 +186,18 @@ class Cluster(EncodedCluster):
         finally:
             await running.aclose()
         found: list[Any] = []
-        for batch in batches:
+        batches.reverse()  # Each is let go of when it has been decoded: they may be large.
+        size = 0
+        while batches:
+            batch = batches.pop()
             decoded = call.values(batch)
             if not keeps_errors and (error := call.failed(batch, decoded)) is not None:
                 raise error
             found += decoded
+            size += len(batch.values)
+            if size > DECODE_BYTES:
+                size = 0
+                await asyncio.sleep(0)
         return found
 
     @overload

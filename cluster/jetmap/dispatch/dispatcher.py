@@ -56,6 +56,7 @@ from .memory import Memory
 from .neighbours import NeighbourAgents
 from .open_map import OpenMap
 from .outbox import Outbox
+from .outcomes import decoded
 from .parts import UNWANTED, ServedParts
 from .recovery import TICK, Recovery
 from .restoring import Restoring
@@ -375,10 +376,15 @@ class Dispatcher:
 
     def _complete(self, agent: str, report: Report) -> bool:
         """Put large values into their report; return whether it is to be taken in."""
+        decode = self._maps.decoder(report)
         if report.at is None:
             self._neighbours.begin(self.roster.agents)
-            return self._parts.complete(agent, report)
-        values = self._neighbours.read(agent, report.at, self._maps.decoder(report))
+            if not self._parts.complete(agent, report):
+                return False
+            if decode is not None:
+                report.values = decoded(report.values, decode)
+            return True
+        values = self._neighbours.read(agent, report.at, decode)
         if values is not None:
             report.values = values
             return True

@@ -14,7 +14,7 @@ import os
 import weakref
 from collections.abc import Callable, Iterable
 from socket import socket
-from typing import Any, cast
+from typing import cast
 
 import msgspec
 
@@ -25,14 +25,12 @@ from jetmap.wire.presence import Presence
 from jetmap.wire.shared_memory import ARENA, RETIRED, WELCOME, Introduction, Segment, View, Writer
 
 from .flight import Flight
-from .outcomes import Decoded
+from .outcomes import Decode, Decoded
 
 logger = logging.getLogger(__name__)
 
 # Seconds that the segments of an agent are kept after its end: it may have reported before.
 LINGER = 5.0
-
-Decode = Callable[[memoryview], list[Any] | None]
 
 _introduction = msgspec.msgpack.Decoder(Introduction).decode
 

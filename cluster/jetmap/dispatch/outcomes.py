@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar, cast
 
 import msgspec
 
@@ -27,6 +28,19 @@ class Decoded:
 
     def __len__(self) -> int:
         return self._size
+
+
+Decode = Callable[[memoryview], list[Any] | None]
+
+
+def decoded(values: bytes, decode: Decode) -> bytes:
+    """Decode the values of a report; return them as they are if that is left to the reader."""
+    try:
+        found = decode(memoryview(values))
+    except Exception:  # A value does not fit: the reader finds it.
+        return values
+    # Whoever decodes expects it in the place of bytes.
+    return values if found is None else cast("bytes", Decoded(found, len(values)))
 
 
 class Batch(msgspec.Struct, frozen=True):

@@ -9,12 +9,16 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import functions
 from jetmap import Cluster
+from jetmap.client.call import Call
+from jetmap.dispatch.outcomes import Batch, Decoded
 from jetmap.settings import Settings
+from jetmap.wire.messages import Format
 from processes import HERE
 from real_jobs import kill_server, start_server
 from servers import CORES, AgentProcess, Site, outcomes, site
@@ -76,6 +80,26 @@ async def test_maps_and_jobs_carry_many_megabytes(
         assert await cluster.map(functions.echo, items) == items
         job = await cluster.submit(functions.echo, items)
         assert await job == items
+
+
+async def test_values_from_another_host_are_decoded_as_they_arrive(
+    place: Site, agent: AgentProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # All of them at once, at the end, would hold up everything else that the caller does.
+    items = payloads(*[2 * MB] * 12, 5)
+    arrived: list[bool] = []
+    values = Call.values
+
+    def look(call: Call, batch: Batch, format: Format | None = None) -> list[Any]:
+        arrived.append(isinstance(batch.values, Decoded))
+        return values(call, batch, format)
+
+    monkeypatch.setattr(Call, "values", look)
+    settings = Settings(nats_url=place.server.url, arena_bytes=0)
+    async with Cluster(settings=settings) as cluster, asyncio.timeout(PATIENCE):
+        assert await cluster.map(functions.echo, items) == items
+        assert not cluster._session.dispatcher._neighbours._views, "nothing was shared"
+    assert arrived.count(True) >= 2
 
 
 async def test_workers_and_their_agent_are_killed_with_payloads_in_flight(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,10 @@ from jetmap import (
     WorkerLost,
     task,
 )
+from jetmap.client.call import Call
+from jetmap.dispatch.outcomes import Batch
 from jetmap.settings import Settings
+from jetmap.wire.messages import Format
 from simulated_pool import SimulatedPool
 from waiting import wait_until
 
@@ -46,6 +50,29 @@ async def test_a_map_in_input_order(pooled: Cluster, pool: SimulatedPool) -> Non
     assert await pooled.map("double", iter([1, 2])) == [2, 4]
     assert await pooled.map(double, []) == []
     assert pool.work.runs[999] == 1
+
+
+async def test_others_have_their_turn_while_values_are_decoded(
+    pooled: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns, seen, values = 0, list[int](), Call.values
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    def look(call: Call, batch: Batch, format: Format | None = None) -> list[Any]:
+        seen.append(turns)
+        return values(call, batch, format)
+
+    monkeypatch.setattr(Call, "values", look)
+    monkeypatch.setattr("jetmap.client.cluster.DECODE_BYTES", 0)
+    beside = asyncio.create_task(other())
+    assert await pooled.map(double, range(1000)) == [2 * n for n in range(1000)]
+    beside.cancel()
+    assert len(seen) > 1 and len(set(seen)) == len(seen)
 
 
 async def test_a_stream_has_items_and_counts(pooled: Cluster) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hypotheses import examples
-from jetmap.dispatch.outcomes import Batch, Outcome, Reorder, item_error
+from jetmap.dispatch.outcomes import Batch, Decoded, Outcome, Reorder, decoded, item_error
 from jetmap.errors import ItemError, ItemRaised, WorkerLost
 from jetmap.wire.messages import ErrorRecord
 
@@ -46,6 +46,13 @@ def test_a_batch_takes_more_memory_than_its_parts() -> None:
     error = ErrorRecord(1, "raised", "ValueError", "m" * 1000, "t" * 1000)
     assert Batch(0, 1, b"0" * 500).size > 500
     assert Batch(0, 1, b"", [error]).size > 2000
+
+
+def test_values_are_left_to_a_reader_who_has_to_look_at_them() -> None:
+    found = decoded(b"[1, 2]", msgspec.json.decode)
+    assert isinstance(found, Decoded) and (found.values, len(found)) == ([1, 2], 6)
+    assert decoded(b"[1, 2]", lambda data: None) == b"[1, 2]", "they share the bytes"
+    assert decoded(b"[1, 2", msgspec.json.decode) == b"[1, 2", "one does not fit"
 
 
 def test_an_outcome_is_a_value_or_raises_its_error() -> None:
