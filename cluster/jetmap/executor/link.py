@@ -15,7 +15,7 @@ import socket
 import struct
 from multiprocessing import resource_tracker
 
-from jetmap.embedded.locks import remove, runtime_directory, take
+from jetmap.embedded.locks import remove, runtime_directory, take_new
 
 from . import blobs
 from .blobs import Blobs
@@ -40,7 +40,7 @@ class Link:
         self._reports = reports
         self._loop = asyncio.get_running_loop()
         self._lock = runtime_directory() / f"executor-{os.getpid()}-{secrets.token_hex(4)}.lock"
-        self._lock_fd = take(self._lock)
+        self._lock_fd = take_new(self._lock)
         self.path = str(self._lock.with_suffix(".sock"))
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.setblocking(False)

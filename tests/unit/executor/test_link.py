@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from jetmap.embedded import locks
 from jetmap.executor.blobs import Blobs
 from jetmap.executor.link import Link, WorkerLink
 from jetmap.executor.shortcut import ReportReader, ReportSender
@@ -33,6 +34,27 @@ async def linked(use: Callable[[WorkerLink, Blobs], Any], kept: Blobs) -> Any:
             return await asyncio.to_thread(use, worker, kept)
         finally:
             worker.close()
+    finally:
+        link.close()
+
+
+async def test_its_lock_is_its_own_after_a_sweep_that_found_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("jetmap.executor.link.secrets.token_hex", lambda size: "swept")
+    path = locks.runtime_directory() / f"executor-{os.getpid()}-swept.lock"
+    sweeper = locks.take(path)
+    assert sweeper is not None
+
+    def sweep(seconds: float) -> None:
+        locks.remove(path)
+        os.close(sweeper)
+
+    monkeypatch.setattr("jetmap.embedded.locks.time.sleep", sweep)
+    link = new_link(Blobs())
+    try:
+        assert link._lock_fd is not None
+        assert locks.is_held(path)
     finally:
         link.close()
 
