@@ -1,20 +1,36 @@
-"""Make log lines harmless: escape control characters, and limit lines a second."""
+"""Make log lines harmless: escape control characters, limit lines a second, wait for no reader."""
 
 from __future__ import annotations
 
 import json
 import logging
+import os
 import re
+import select
+import stat
+import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import asyncio
 
 # Control characters: C0 except newline and tab, DEL, C1, line separators, direction marks.
 _CONTROL = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 )
 INDENT = "    "
+LEFT_OUT = "%d more %s are not shown here"
+# Bytes of log lines that wait for a slow reader; further lines are left out.
+KEPT_BYTES = 65_536
+# Seconds until waiting lines are offered to the reader again.
+OFFER_SECONDS = 0.1
+# Seconds that a process waits, when it ends, for the reader of its last lines.
+LAST_SECONDS = 0.5
+# Bytes that a pipe takes without blocking if it is writable (PIPE_BUF on Linux), and a terminal.
+_PIPE_BYTES, _TERMINAL_BYTES = 4_096, 256
 
 
 def harmless(text: str, *, lines: bool = False) -> str:
@@ -130,4 +146,125 @@ class Limited:
     def report_left_out(self) -> None:
         """Log how many records were left out since the last report."""
         if count := self._flood.reset():
-            self._logger.warning("%d more %s are not shown here", count, self._what)
+            self._logger.warning(LEFT_OUT, count, self._what)
+
+
+class PromptHandler(logging.Handler):
+    """Write records to a descriptor, such as stderr, and never wait for its reader.
+
+    Lines that the reader does not take yet are kept, up to ``KEPT_BYTES``. Further ones are left
+    out until it has taken those, and a line says how many. Lines that cannot be written at all, as
+    on a full disk, are dropped.
+    """
+
+    def __init__(self, fd: int = 2) -> None:
+        super().__init__()
+        self._encoding = getattr(sys.stderr, "encoding", None) or "utf-8"
+        self._kept = b""
+        self._left_out = 0
+        self._later: asyncio.TimerHandle | None = None
+        own = _reopened(fd)
+        self._fd = fd if own is None else own
+        self._owns = own is not None
+        # Writing to a file never waits for a reader.
+        self._asks = own is None and not stat.S_ISREG(os.fstat(fd).st_mode)
+        self._piece = _TERMINAL_BYTES if self._asks and os.isatty(fd) else _PIPE_BYTES
+        self._poll = select.poll()
+        self._poll.register(self._fd, select.POLLOUT)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            line = self._line(record)
+        except Exception:
+            self.handleError(record)
+            return
+        if self._kept or self._left_out:
+            self._offer()
+            if self._left_out or (self._kept and len(self._kept) + len(line) > KEPT_BYTES):
+                self._left_out += 1
+                self._offer_later()
+                return
+        self._kept += line
+        self._offer()
+        if self._kept:
+            self._offer_later()
+
+    def close(self) -> None:
+        """Write what is kept, unless the reader does not take it within ``LAST_SECONDS``."""
+        with self._locked():
+            deadline = time.monotonic() + LAST_SECONDS
+            self._offer()
+            while self._kept and (left := deadline - time.monotonic()) > 0:
+                self._poll.poll(1000 * left)
+                self._offer()
+            self._kept, self._left_out = b"", 0
+            if self._owns:
+                os.close(self._fd)
+                self._owns = False
+        super().close()
+
+    def _line(self, record: logging.LogRecord) -> bytes:
+        return f"{self.format(record)}\n".encode(self._encoding, "backslashreplace")
+
+    def _offer(self) -> None:
+        """Write as much of the kept lines as the reader takes now, and then the number left out."""
+        self._write()
+        if self._left_out and not self._kept:
+            values = (self._left_out, "log lines")
+            self._kept = self._line(
+                logging.LogRecord(__name__, logging.WARNING, __file__, 0, LEFT_OUT, values, None)
+            )
+            self._left_out = 0
+            self._write()
+
+    def _write(self) -> None:
+        try:
+            while self._kept:
+                if self._asks and not self._poll.poll(0):
+                    return
+                # Whole lines, where they fit: other processes may write to the same pipe.
+                piece = self._kept[: self._piece]
+                if len(piece) < len(self._kept):
+                    piece = piece[: piece.rfind(b"\n") + 1] or piece
+                self._kept = self._kept[os.write(self._fd, piece) :]
+        except BlockingIOError:
+            return
+        except OSError:
+            self._kept = b""  # As with its reader gone.
+
+    def _offer_later(self) -> None:
+        """Offer the kept lines again soon, where an event loop runs; else with the next record."""
+        if self._later is not None:
+            return
+        import asyncio
+
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            return
+        self._later = loop.call_later(OFFER_SECONDS, self._on_later)
+
+    def _on_later(self) -> None:
+        with self._locked():
+            self._later = None
+            self._offer()
+            if self._kept:
+                self._offer_later()
+
+    def _locked(self) -> Any:
+        assert self.lock is not None, "made by logging.Handler"
+        return self.lock
+
+
+def _reopened(fd: int) -> int | None:
+    """Open a pipe or terminal once more, non-blocking; None where that is not possible.
+
+    O_NONBLOCK on the descriptor itself would hold for all programs that share it.
+    """
+    if not (stat.S_ISFIFO(os.fstat(fd).st_mode) or os.isatty(fd)) or sys.platform != "linux":
+        return None
+    flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+    try:
+        return os.open(f"/proc/self/fd/{fd}", flags)
+    except OSError:  # Another user's, or there is no /proc.
+        return None

@@ -84,9 +84,15 @@ class House:
         self._started: list[subprocess.Popen[str]] = []
         self._seen: set[psutil.Process] = set()
 
-    def start(self, *arguments: str, **variables: str) -> subprocess.Popen[str]:
-        """``jetmap …`` in the background, in a process group of its own as a shell starts it."""
-        with (self.directory / "stderr").open("a") as stderr:
+    def start(
+        self, *arguments: str, stderr_fd: int | None = None, **variables: str
+    ) -> subprocess.Popen[str]:
+        """``jetmap …`` in the background, in a process group of its own as a shell starts it.
+
+        stderr_fd: another place for its stderr, closed here.
+        """
+        file = self.directory / "stderr"
+        with file.open("a") if stderr_fd is None else os.fdopen(stderr_fd, "w") as stderr:
             process = subprocess.Popen(
                 [sys.executable, "-m", "jetmap.cli", *arguments],
                 cwd=self.directory,

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import fcntl
 import json
 import logging
+import os
+import threading
+import tty
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
-from jetmap.logs import Flood, Formatter, JsonFormatter, Limited, harmless
+from jetmap import logs
+from jetmap.logs import Flood, Formatter, JsonFormatter, Limited, PromptHandler, harmless
+from waiting import wait_until
 
 
 @pytest.mark.parametrize(
@@ -97,3 +106,163 @@ def test_a_record_is_one_line_of_json() -> None:
         "map": "m1",
         "item": 0,
     }
+
+
+# A slow reader
+
+
+class Stuck:
+    """A handler whose reader reads when it is asked to."""
+
+    def __init__(self, reader: int, writer: int) -> None:
+        self.reader = reader
+        self.writer = writer
+        os.set_blocking(reader, False)
+        self.handler = PromptHandler(writer)
+        self.handler.setFormatter(Formatter("%(levelname)s %(message)s"))
+        self.sent = 0
+
+    def log(self, message: str) -> None:
+        self.handler.handle(logging.LogRecord("x", logging.INFO, "", 1, message, (), None))
+        self.sent += 1
+
+    def fill(self, beyond: int = 3) -> None:
+        """Log numbered lines until some are left out."""
+        while self.handler._left_out < beyond:
+            self.log(f"{self.sent:0100}")
+
+    def read(self) -> list[str]:
+        """Read what is there, and what comes when there is room."""
+        found = b""
+        while True:
+            try:
+                found += os.read(self.reader, 1 << 20)
+            except BlockingIOError:
+                if not self.handler._kept:
+                    return found.decode().splitlines()
+                self.handler._on_later()
+
+    def close(self) -> None:
+        self.read()
+        self.handler.close()
+        os.close(self.reader)
+        os.close(self.writer)
+
+
+def pipe() -> tuple[int, int]:
+    reader, writer = os.pipe()
+    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 8192)
+    return reader, writer
+
+
+def terminal() -> tuple[int, int]:
+    reader, writer = os.openpty()
+    tty.setraw(writer)
+    return reader, writer
+
+
+@pytest.fixture(params=[pipe, terminal], ids=["pipe", "terminal"])
+def ends(request: pytest.FixtureRequest) -> Callable[[], tuple[int, int]]:
+    return request.param  # type: ignore[no-any-return]
+
+
+@pytest.fixture(params=["reopened", "polled"])
+def stuck(
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    ends: Callable[[], tuple[int, int]],
+) -> Iterator[Stuck]:
+    if request.param == "polled":
+        monkeypatch.setattr(logs, "_reopened", lambda fd: None)
+    monkeypatch.setattr(logs, "KEPT_BYTES", 4000)
+    found = Stuck(*ends())
+    yield found
+    found.close()
+
+
+def numbered(count: int) -> list[str]:
+    return [f"INFO {number:0100}" for number in range(count)]
+
+
+def test_lines_that_a_full_reader_does_not_take_are_counted(stuck: Stuck) -> None:
+    stuck.fill()
+    shown = stuck.sent - 3
+    assert stuck.read() == [*numbered(shown), "WARNING 3 more log lines are not shown here"]
+    stuck.log("next")
+    assert stuck.read() == ["INFO next"]
+
+
+def test_lines_for_a_reader_that_is_slow_for_a_moment_are_kept(stuck: Stuck) -> None:
+    while len(stuck.handler._kept) < 2000:
+        stuck.log(f"{stuck.sent:0100}")
+    stuck.log("y" * 1000)
+    assert stuck.read() == [*numbered(stuck.sent - 1), f"INFO {'y' * 1000}"]
+
+
+def test_a_line_longer_than_all_that_is_kept_arrives_whole(stuck: Stuck) -> None:
+    stuck.log("z" * 100_000)
+    assert stuck.handler._kept
+    assert stuck.read() == [f"INFO {'z' * 100_000}"]
+
+
+def test_kept_lines_and_the_count_are_written_without_another_record() -> None:
+    async def run() -> None:
+        stuck = Stuck(*pipe())
+        stuck.fill()
+        found = b""
+
+        def read() -> bool:
+            nonlocal found
+            try:
+                found += os.read(stuck.reader, 1 << 20)
+            except BlockingIOError:
+                return False
+            return found.endswith(b"3 more log lines are not shown here\n")
+
+        await wait_until(read, "the count comes")
+        assert found.count(b"\n") == stuck.sent - 3 + 1
+        stuck.close()
+
+    asyncio.run(run())
+
+
+def test_at_its_end_it_waits_for_a_reader_that_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "LAST_SECONDS", 60)
+    reader, writer = pipe()
+    handler = PromptHandler(writer)
+    handler.handle(logging.LogRecord("x", logging.INFO, "", 1, "a" * 100_000, (), None))
+    os.close(writer)
+    closing = threading.Thread(target=handler.close)
+    closing.start()
+    with os.fdopen(reader, "rb") as file:
+        assert file.read() == b"a" * 100_000 + b"\n"
+    closing.join()
+
+
+def test_at_its_end_it_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "LAST_SECONDS", 0.01)
+    stuck = Stuck(*pipe())
+    stuck.fill()
+    stuck.handler.close()
+    assert not stuck.handler._kept
+    os.close(stuck.reader)
+    os.close(stuck.writer)
+
+
+def test_other_programs_keep_a_blocking_descriptor(stuck: Stuck) -> None:
+    assert os.get_blocking(stuck.writer)
+
+
+def test_files_and_a_reader_that_has_gone(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    with path.open("ab") as file:
+        handler = PromptHandler(file.fileno())
+        handler.handle(logging.LogRecord("x", logging.INFO, "", 1, "b" * 10_000, (), None))
+        handler.close()
+    assert path.read_text() == "b" * 10_000 + "\n"
+    stuck = Stuck(*pipe())
+    os.close(stuck.reader)
+    stuck.log("nobody")
+    assert not stuck.handler._kept
+    stuck.handler.close()
+    os.close(stuck.writer)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import uvicorn
 
 
-@takes(*BROKER, *GATEWAY, "grace")
+@takes(*BROKER, *GATEWAY, "grace", serves=True)
 def api(settings: Settings) -> None:
     """Run a gateway: HTTP in front of a pool.
 

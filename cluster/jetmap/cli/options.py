@@ -10,6 +10,7 @@ import functools
 import inspect
 import logging
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -18,7 +19,7 @@ from urllib.parse import urlsplit
 import typer
 
 from jetmap.errors import ConfigurationError
-from jetmap.logs import Formatter, JsonFormatter
+from jetmap.logs import Formatter, JsonFormatter, PromptHandler
 from jetmap.settings import (
     CONFIG_VARIABLE,
     FIELDS,
@@ -133,8 +134,13 @@ CONFIG = inspect.Parameter(
 )
 
 
-def takes(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command these options; it receives validated ``Settings`` as its first argument."""
+def takes(
+    *names: str, serves: bool = False
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command these options; it receives validated ``Settings`` as its first argument.
+
+    serves: it serves others, who must not wait for the reader of its log.
+    """
     unique = list(dict.fromkeys([*names, "log_level", "log_format"]))
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
@@ -152,7 +158,7 @@ def takes(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
                 settings = load(given)
                 if settings.gateway.debug:
                     os.environ[f"{PREFIX}DEBUG"] = "true"  # For ``exits``, if the command fails.
-                log_to_stderr(settings.logs.log_level, settings.logs.log_format)
+                log_to_stderr(settings.logs.log_level, settings.logs.log_format, waits=not serves)
                 function(settings, **values)
 
         added = [OPTIONS[name].parameter() for name in unique]
@@ -197,9 +203,12 @@ def only_one(options: dict[str, bool]) -> None:
         raise ConfigurationError([f"{' and '.join(given)} exclude each other: give one of them"])
 
 
-def log_to_stderr(level: str, form: str = "text") -> None:
-    """Log to stderr, one line a record. form: "text" or "json"."""
-    handler = logging.StreamHandler()
+def log_to_stderr(level: str, form: str = "text", *, waits: bool = True) -> None:
+    """Log to stderr, one line a record.
+
+    form: "text" or "json". waits: while its reader is slow; else lines may be left out.
+    """
+    handler: logging.Handler = logging.StreamHandler() if waits else PromptHandler(_stderr())
     line = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
     text = Formatter(line, datefmt="%H:%M:%S")
     handler.setFormatter(JsonFormatter() if form == "json" else text)
@@ -207,3 +216,11 @@ def log_to_stderr(level: str, form: str = "text") -> None:
     # jetmap reports the same events itself, or they come with every request.
     for noisy in ("nats", "nats.aio.client", "uvicorn.error", "asyncio"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def _stderr() -> int:
+    """Return the descriptor of ``sys.stderr``, which a test may have replaced."""
+    try:
+        return sys.stderr.fileno()
+    except OSError:
+        return 2

@@ -14,7 +14,7 @@ from .options import BROKER, GATEWAY, takes
 from .signals import LEAVE_SECONDS, run
 
 
-@takes(*BROKER, *GATEWAY, "grace")
+@takes(*BROKER, *GATEWAY, "grace", serves=True)
 def ui(settings: Settings) -> None:
     """Serve the dashboard of a pool, and print its address.
 

@@ -18,7 +18,7 @@ from .signals import LEAVE_SECONDS, Stop, StopRequested, run
 from .store import hold_store
 
 
-@takes("tasks", *WORKER, *GATEWAY, *SERVER, "pool")
+@takes("tasks", *WORKER, *GATEWAY, *SERVER, "pool", serves=True)
 def up(settings: Settings) -> None:
     """Run everything on this machine: NATS, a worker per core, the gateway.
 

@@ -40,7 +40,7 @@ from .signals import LEAVE_SECONDS, Stop, StopRequested, run, wait_for_any
 logger = logging.getLogger(__name__)
 
 
-@takes("tasks", *BROKER, *WORKER)
+@takes("tasks", *BROKER, *WORKER, serves=True)
 def worker(settings: Settings) -> None:
     """Offer this host's cores to a pool.
 

@@ -32,7 +32,7 @@ import msgspec
 
 from jetmap.background import Background
 from jetmap.errors import BrokerUnreachable, JetmapError
-from jetmap.logs import Formatter, JsonFormatter
+from jetmap.logs import Formatter, JsonFormatter, PromptHandler
 from jetmap.machine import advice_for, usual_signals
 from jetmap.nats.server import NatsServer
 from jetmap.supervision import Backoff, Supervisor
@@ -65,7 +65,7 @@ class AgentLike(Protocol):
 def main(start: dict[str, Any]) -> None:
     """Run a keeper to its end, in the new process that ``membership`` starts for it."""
     usual_signals()
-    handler = logging.StreamHandler()
+    handler = PromptHandler()
     startup = msgspec.convert(start, KeeperStart)
     is_json = startup.spec.settings.get("log_format") == "json"
     text = Formatter("jetmap keeper: %(levelname)s: %(message)s")

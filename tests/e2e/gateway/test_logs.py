@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import urllib.error
 import urllib.request
@@ -12,7 +13,7 @@ from typing import Any, cast
 import pytest
 
 from fake_cluster import FakeCluster, gateway
-from house import House
+from house import UP, House, Up
 from jetmap.settings import Settings
 from jetmap_api import create_app
 from jetmap_api.access_log import AccessLog, RequestLines, Requests, reason_of
@@ -191,3 +192,21 @@ def test_crashes_leave_a_trace_under_up(house: House) -> None:
             wait_until_sync(lambda p=pattern: re.search(p, house.said), pattern)  # type: ignore[misc]
     finally:
         house.close()
+
+
+# A reader that does not read
+
+
+def test_a_log_that_nobody_reads_stops_nobody(house: House) -> None:
+    reader, writer = os.pipe()
+    process = house.start(*UP, stderr_fd=writer, JETMAP_ACCESS_LOG="10000")
+    up = Up(house, process)
+    # Each a line of 200 characters: more than the pipe's 64 KiB, and as much as the gateway keeps.
+    for number in range(1000):
+        assert up.get(f"/{number:0150}")[0] == 404
+    with os.fdopen(reader, encoding="utf-8") as log:
+        found = next(line for line in log if "more log lines are not shown here" in line)
+        assert re.search(r"WARNING jetmap.logs: \d+ more", found)
+        process.terminate()
+        log.read()  # To its end: all processes of this log have ended.
+    assert process.wait() == 0

@@ -28,7 +28,7 @@ def test_names_and_defaults_come_from_the_setting() -> None:
 
 def test_a_command_gets_checked_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(CONFIG_VARIABLE, raising=False)
-    monkeypatch.setattr(options, "log_to_stderr", lambda level, form: None)
+    monkeypatch.setattr(options, "log_to_stderr", lambda level, form, waits: None)
     seen = []
 
     @takes("tasks", "port")
