@@ -35,12 +35,15 @@ class Blob:
         content: Descriptor of a file without a name, or the bytes.
         users: Calls that have not ended.
         source: Address and size of the buffer it was copied from.
+        mapped: The file in memory, since it was compared with a buffer. Mapping it anew costs as
+            much as the comparison.
     """
 
     content: int | bytes
     size: int
     users: int
     source: tuple[int, int]
+    mapped: mmap.mmap | None = None
 
 
 def write(buffer: memoryview) -> int:
@@ -65,14 +68,16 @@ def read(fd: int, size: int) -> memoryview:
     try:
         if not size:
             return memoryview(bytearray())
-        prot = mmap.PROT_READ | mmap.PROT_WRITE
-        if sys.version_info >= (3, 13):
-            m = mmap.mmap(fd, size, flags=mmap.MAP_PRIVATE, prot=prot, trackfd=False)
-        else:
-            m = mmap.mmap(fd, size, flags=mmap.MAP_PRIVATE, prot=prot)
-        return memoryview(m)
+        return memoryview(_map(fd, size))
     finally:
         os.close(fd)
+
+
+def _map(fd: int, size: int) -> mmap.mmap:
+    prot = mmap.PROT_READ | mmap.PROT_WRITE
+    if sys.version_info >= (3, 13):
+        return mmap.mmap(fd, size, flags=mmap.MAP_PRIVATE, prot=prot, trackfd=False)
+    return mmap.mmap(fd, size, flags=mmap.MAP_PRIVATE, prot=prot)
 
 
 def copied(fd: int, size: int) -> memoryview:
@@ -195,6 +200,7 @@ class Blobs:
     def _close(self, blob: Blob) -> None:
         if isinstance(blob.content, int):
             os.close(blob.content)
+            blob.mapped = None  # A thread that still compares it has it, too.
             self._files -= 1
 
 
@@ -218,8 +224,6 @@ def _equal(source: tuple[int, int], blob: Blob) -> bool:
     memcmp.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
     if isinstance(blob.content, bytes):
         return bool(memcmp(address, blob.content, size) == 0)
-    with mmap.mmap(
-        blob.content, size, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE
-    ) as m:
-        copy = ctypes.addressof(ctypes.c_char.from_buffer(m))
-        return bool(memcmp(address, copy, size) == 0)
+    mapped = blob.mapped = blob.mapped or _map(blob.content, size)
+    view = ctypes.c_char.from_buffer(mapped)  # It is not unmapped while this exists.
+    return bool(memcmp(address, ctypes.addressof(view), size) == 0)

@@ -28,6 +28,16 @@ def test_an_unchanged_buffer_is_copied_once() -> None:
     kept.close()
 
 
+def test_a_blob_is_mapped_once_to_be_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept, array, maps = Blobs(), np.ones(1000), list[int]()
+    mapped = module._map
+    monkeypatch.setattr(module, "_map", lambda fd, size: maps.append(size) or mapped(fd, size))
+    first = kept.put(view(array))
+    assert [kept.put(view(array)) for _ in range(3)] == [first] * 3
+    assert maps == [array.nbytes]
+    kept.close()
+
+
 def test_each_reader_has_a_copy_of_its_own() -> None:
     kept, array = Blobs(), np.ones(1000)
     number = kept.put(view(array))
