@@ -155,19 +155,23 @@ class PromptHandler(logging.Handler):
     Lines that the reader does not take yet are kept, up to ``KEPT_BYTES``. Further ones are left
     out until it has taken those, and a line says how many. Lines that cannot be written at all, as
     on a full disk, are dropped.
+
+    Args:
+        follows: Another pipe or file may be put under ``fd`` later.
     """
 
-    def __init__(self, fd: int = 2) -> None:
+    def __init__(self, fd: int = 2, *, follows: bool = False) -> None:
         super().__init__()
         self._encoding = getattr(sys.stderr, "encoding", None) or "utf-8"
         self._kept = b""
         self._left_out = 0
         self._later: asyncio.TimerHandle | None = None
-        own = _reopened(fd)
+        own = None if follows else _reopened(fd)
         self._fd = fd if own is None else own
         self._owns = own is not None
         # Writing to a file never waits for a reader.
-        self._asks = own is None and not stat.S_ISREG(os.fstat(fd).st_mode)
+        is_file = stat.S_ISREG(os.fstat(fd).st_mode) and not follows
+        self._asks = own is None and not is_file
         self._piece = _TERMINAL_BYTES if self._asks and os.isatty(fd) else _PIPE_BYTES
         self._poll = select.poll()
         self._poll.register(self._fd, select.POLLOUT)

@@ -266,3 +266,16 @@ def test_files_and_a_reader_that_has_gone(tmp_path: Path) -> None:
     assert not stuck.handler._kept
     stuck.handler.close()
     os.close(stuck.writer)
+
+
+def test_it_follows_its_descriptor_and_keeps_no_other_open(tmp_path: Path) -> None:
+    reader, writer = pipe()
+    handler = PromptHandler(writer, follows=True)
+    with (tmp_path / "log").open("ab") as file:
+        os.dup2(file.fileno(), writer)
+    handler.handle(logging.LogRecord("x", logging.INFO, "", 1, "there", (), None))
+    handler.close()
+    with os.fdopen(reader, "rb") as before:
+        assert before.read() == b""  # Its end: nobody has it open for writing.
+    assert (tmp_path / "log").read_text() == "there\n"
+    os.close(writer)

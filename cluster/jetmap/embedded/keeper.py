@@ -65,7 +65,7 @@ class AgentLike(Protocol):
 def main(start: dict[str, Any]) -> None:
     """Run a keeper to its end, in the new process that ``membership`` starts for it."""
     usual_signals()
-    handler = PromptHandler()
+    handler = PromptHandler(follows=True)  # The relay's pipe, which outlives each user.
     startup = msgspec.convert(start, KeeperStart)
     is_json = startup.spec.settings.get("log_format") == "json"
     text = Formatter("jetmap keeper: %(levelname)s: %(message)s")
