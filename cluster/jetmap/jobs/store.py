@@ -76,11 +76,12 @@ class Store:
         self.filler = Filler(connection, pool)
         self._jobs = subjects.job_stream(pool, "JOBS")
         self._stuck: set[str] = set()  # Streams that a full disk had stopped when last checked.
+        self._lacks_room = False  # For the last record, even in the room kept for records.
 
     @property
     def takes_records(self) -> bool:
-        """Return whether the last attempt to write a record found room on the disk."""
-        return self._jobs not in self._stuck
+        """Return whether the last attempt to write a record found room."""
+        return self._jobs not in self._stuck and not self._lacks_room
 
     async def restore(self) -> None:
         """Make streams anew that somebody has removed; what they held is lost."""
@@ -327,19 +328,27 @@ class Store:
         return base64.b64decode(message.get("data", "")), int(message["seq"])
 
     async def _note(self, subject: str, data: bytes, after: int | None, ttl: float | None) -> int:
-        """Put a record; in a full store use the room kept for records. Raises NoRoom."""
+        """Put a record; in a full store use the room kept for records. Raises NoRoom.
+
+        Outcomes on their way may take that room first.
+        """
         try:
-            return await self._put(subject, data, after, ttl)
+            seq = await self._put(subject, data, after, ttl)
+            self._lacks_room = False
+            return seq
         except JetStreamError as error:
             if not lacks_room(error):
                 raise
             if await self.filler.release():
                 logger.warning("the store of jobs is full; using the room reserved for records")
                 try:
-                    return await self._put(subject, data, after, ttl)
+                    seq = await self._put(subject, data, after, ttl)
+                    self._lacks_room = False
+                    return seq
                 except JetStreamError as again:
                     if not lacks_room(again):
                         raise
+            self._lacks_room = True
             raise await self.no_room(error, len(data)) from error
 
     async def no_room(self, error: JetStreamError, wanted: int) -> NoRoom:

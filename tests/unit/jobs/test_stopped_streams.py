@@ -23,6 +23,7 @@ from waiting import PATIENCE
 
 pytestmark = pytest.mark.anyio
 
+NO_ROOM = b'{"error": {"code": 503, "err_code": 10023, "description": "insufficient resources"}}'
 STOPPED = JetStreamError(500, 10051, "write /x/1.blk: no space left on device")
 RECORD = Record(id="j", function="f", format="json", state="running")
 
@@ -37,6 +38,7 @@ class Broker:
         self.purged: list[str] = []
         self.may_purge = True
         self.limit = -1  # Bytes of each stream; 100,000 are taken.
+        self.is_full = False  # The room that purges free is taken by others at once.
 
     async def request(
         self, subject: str, data: bytes = b"", timeout: float = 5, headers: Any = None
@@ -46,6 +48,8 @@ class Broker:
         self.writes.append(subject)
         if subjects.job_stream("p", subjects.kind_of(subject)) in self.stopped:
             raise BrokerUnreachable("no answer in time")
+        if self.is_full:
+            return NO_ROOM
         return b'{"seq": 5}'
 
     async def api(self, call: str, request: Any = None) -> dict[str, Any]:
@@ -90,6 +94,19 @@ async def test_records_that_cannot_be_written() -> None:
         await there.write(RECORD, 0)
     assert not there.takes_records
     broker.stopped.clear()
+    assert await there.write(RECORD, 0) == 5
+    assert there.takes_records
+
+
+async def test_a_record_whose_room_was_taken_by_outcomes() -> None:
+    broker = Broker()
+    broker.is_full = True
+    there = store(broker)
+    for _ in range(2):
+        with pytest.raises(NoRoom):
+            await there.write(RECORD, 0)
+        assert len(broker.purged) and not there.takes_records
+    broker.is_full = False
     assert await there.write(RECORD, 0) == 5
     assert there.takes_records
 
