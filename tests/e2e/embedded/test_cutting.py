@@ -61,14 +61,14 @@ async def test_dear_items_after_cheap_ones_run_on_all_cores(
 async def test_a_stream_begins_with_a_short_chunk(cluster: Cluster) -> None:
     await cluster.map(functions.nap, [0.001] * 400)
     items = msgspec.msgpack.encode(0.001)
-    for early in (True, False):
-        run = await cluster.open(
-            "nap", RawItems([items] * 400, "msgpack"), format="msgpack", early=early
-        )
-        async with run:
-            batches = [batch async for batch in run]
-        first = next(batch for batch in batches if batch.start == 0)
-        assert (first.count <= 5) is early
+    run = await cluster.open(
+        "nap", RawItems([items] * 400, "msgpack"), format="msgpack", early=True
+    )
+    async with run:
+        batches = [batch async for batch in run]
+    first = next(batch for batch in batches if batch.start == 0)
+    # Others begin with some 47; where naps take long, with fewer.
+    assert first.count <= 5
 
 
 async def test_items_behind_a_long_one_run_elsewhere(cluster: Cluster, tmp_path: Path) -> None:
