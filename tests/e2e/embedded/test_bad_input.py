@@ -122,6 +122,7 @@ async def test_no_function(place: Site, cluster: Cluster) -> None:
 async def test_known_but_no_worker(place: Site) -> None:
     async with Cluster(settings=settings(place, pool="passing")) as passing:
         password = place.place / "password"
+        password.write_text("right")
         access = ("--nats-user", "u", "--nats-password-file", str(password))
         agent = await place.agent(passing, FUNCTIONS, *access, "--pool", "passing")
         assert await passing.map(functions.empty, [1]) == [1]
