@@ -219,7 +219,7 @@ def log_to_stderr(level: str, form: str = "text", *, waits: bool = True) -> None
 
 
 def _stderr() -> int:
-    """Return the descriptor of ``sys.stderr``, which a test may have replaced."""
+    """Return the descriptor of ``sys.stderr``, or 2 where it has none."""
     try:
         return sys.stderr.fileno()
     except OSError:

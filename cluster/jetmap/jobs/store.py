@@ -333,23 +333,25 @@ class Store:
         Outcomes on their way may take that room first.
         """
         try:
-            seq = await self._put(subject, data, after, ttl)
-            self._lacks_room = False
-            return seq
+            seq = await self._put_in_reserve(subject, data, after, ttl)
         except JetStreamError as error:
             if not lacks_room(error):
                 raise
-            if await self.filler.release():
-                logger.warning("the store of jobs is full; using the room reserved for records")
-                try:
-                    seq = await self._put(subject, data, after, ttl)
-                    self._lacks_room = False
-                    return seq
-                except JetStreamError as again:
-                    if not lacks_room(again):
-                        raise
             self._lacks_room = True
             raise await self.no_room(error, len(data)) from error
+        self._lacks_room = False
+        return seq
+
+    async def _put_in_reserve(
+        self, subject: str, data: bytes, after: int | None, ttl: float | None
+    ) -> int:
+        try:
+            return await self._put(subject, data, after, ttl)
+        except JetStreamError as error:
+            if not lacks_room(error) or not await self.filler.release():
+                raise
+        logger.warning("the store of jobs is full; using the room reserved for records")
+        return await self._put(subject, data, after, ttl)
 
     async def no_room(self, error: JetStreamError, wanted: int) -> NoRoom:
         """Make the error for a full store: how much is used, and what to do."""

@@ -7,7 +7,8 @@ from typing import Any
 
 
 class Aftermath:
-    """Work after an item. ``compute`` reads ``due`` after each item, and then calls ``settle``.
+    """Work after an item. ``compute`` reads ``due`` after each stretch of items, and then calls
+    ``settle``; an item that leaves work is the last of its stretch.
 
     This class never has any: ``Cluster(inline=True)`` uses it.
 

@@ -136,7 +136,7 @@ def compute(
         # knows that those behind its stretch are not begun. From 1 on: ITEM is 0 between items.
         if timed:
             words[STARTED] = time.monotonic_ns()
-        words[ITEM] = (first + done) | (size - 1 << STRETCH_SHIFT)
+        words[ITEM] = (first + done) | ((size - 1) << STRETCH_SHIFT)
         if words[STOP]:
             break
         try:

@@ -17,7 +17,8 @@ from waiting import wait_until
 
 pytestmark = pytest.mark.anyio
 
-CHEAP, DEAR = 0.0, 0.05
+# A process that has to wait for its turn for less than a second makes no difference.
+CHEAP, DEAR = 0.0, 0.1
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +55,7 @@ async def test_dear_items_after_cheap_ones_run_on_all_cores(
     runs = await cluster.map(functions.observed, items, kwargs=kwargs)
     dear = [run for run, seconds in zip(runs, items, strict=True) if seconds]
     assert len({pid for pid, _, _ in dear}) == 2
-    # On one core it would be none; a process that has to wait for its turn makes it fewer.
-    assert beside_others(dear) >= len(dear) / 4
+    assert beside_others(dear) >= len(dear) / 2
 
 
 async def test_a_stream_begins_with_a_short_chunk(cluster: Cluster) -> None:

@@ -176,19 +176,6 @@ def test_a_death_among_items_that_were_entered_together_names_them_all() -> None
     virtual_time.run(scenario())
 
 
-def test_what_a_chunk_gives_back_begins_behind_the_items_that_were_entered() -> None:
-    async def scenario() -> None:
-        owner = Owner()
-        (held,) = owner.push(1, items=40)
-        owner.progress.begin(1)
-        owner.progress.expect(asyncio.get_running_loop().time(), 0.0)
-        owner.progress.words[ITEM] = (3 << STRETCH_SHIFT) | (4 + 1)
-        await asyncio.sleep(1)
-        assert owner.rests == [(held, 8)]
-
-    virtual_time.run(scenario())
-
-
 def test_output_without_pages_has_no_item() -> None:
     owner = Owner()
     assert WorkerQueue(owner, WarmUps(1.0)).mark() == ""
@@ -323,13 +310,17 @@ def test_a_call_that_takes_too_long_is_halved() -> None:
     virtual_time.run(scenario())
 
 
-def test_what_a_chunk_gives_back_begins_behind_the_call() -> None:
+@pytest.mark.parametrize("is_call", [True, False])
+def test_what_a_chunk_gives_back_begins_behind_what_was_entered(is_call: bool) -> None:
     async def scenario() -> None:
         owner = Owner()
         (held,) = owner.push(1, items=10)
         owner.progress.begin(1)
         owner.progress.expect(asyncio.get_running_loop().time(), 0.0)
-        owner.progress.enter_call(4, 4)
+        if is_call:
+            owner.progress.enter_call(4, 4)
+        else:
+            owner.progress.words[ITEM] = (3 << STRETCH_SHIFT) | (4 + 1)
         await asyncio.sleep(1)
         assert owner.rests == [(held, 8)]
 

@@ -58,7 +58,7 @@ def test_one_item_of_a_stretch_is_to_blame_for_it(attempts: int) -> None:
         blame = after_crash(Piece(13, 1, b""), Crash(13, "died", ""), crashes, attempts)
         assert (blame.error is not None) == (cost == attempts)
     assert blame.error is not None and blame.error.detail is not None
-    assert blame.error.detail["attempts"] == attempts, "it has cost so many workers"
+    assert blame.error.detail["attempts"] == attempts, "the stretch counts as one of them"
     assert crashes.add(14) == 1, "the others of the stretch have cost none"
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 import unicodedata
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -17,6 +19,7 @@ from jetmap.worker.lines import (
     SHOW_SECONDS,
     MarkedLines,
     OutputBudget,
+    as_json,
     clean,
 )
 
@@ -198,3 +201,17 @@ def test_text_stays_as_it_is(text: str) -> None:
 def test_control_characters_can_be_read() -> None:
     found = clean("\x1b]0;title\x07 \x9b2J \x7f\tä€😀".encode() + b"\xff")
     assert found.decode() == "\\x1b]0;title\\x07 \\x9b2J \\x7f\tä€😀\\xff"
+
+
+@pytest.mark.parametrize(
+    ("mark", "fields"),
+    [
+        ("[m item 7]", {"map": "m", "item": 7}),
+        ("[m items 8-23]", {"map": "m", "items": "8-23"}),
+        ("[worker 12]", {"worker": "worker 12"}),
+    ],
+)
+def test_a_line_of_json_names_its_author(mark: str, fields: dict[str, Any]) -> None:
+    line = json.loads(as_json(mark, b"text"))
+    known = {name: line[name] for name in ("map", "item", "items", "worker") if name in line}
+    assert (line["message"], known) == ("text", fields)
