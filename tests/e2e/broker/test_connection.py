@@ -80,7 +80,7 @@ async def test_nothing_listens() -> None:
 async def test_waits_for_a_server_that_starts_later(server: NatsServer) -> None:
     await server.stop()
     late = NatsServer(port=server.port)
-    opening = asyncio.create_task(Connection.open([server.url], name="test", timeout=10))
+    opening = asyncio.create_task(Connection.open([server.url], name="test", timeout=PATIENCE))
     await late.start()
     try:
         connection = await opening

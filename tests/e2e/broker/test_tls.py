@@ -76,7 +76,7 @@ def test_a_certificate_that_nobody_vouches_for_is_refused(
 ) -> None:
     async def dial() -> None:
         with pytest.raises(BrokerUnreachable, match="CERTIFICATE_VERIFY_FAILED"):
-            await Connection.open([url], name="test", timeout=5)
+            await Connection.open([url], name="test", timeout=PATIENCE)
 
     with asyncio.Runner(loop_factory=loop) as runner:
         runner.run(dial())

@@ -16,6 +16,7 @@ from jetmap import (
     UnknownJob,
 )
 from servers import AgentProcess, Site
+from waiting import PATIENCE
 
 pytestmark = pytest.mark.anyio
 
@@ -56,7 +57,7 @@ async def test_jobs_tolerate_some_failures(
     status = await tolerant.status()
     assert (status.state, status.failed, status.max_failed) == ("succeeded", 50, "50%")
     strict = await cluster.submit(functions.odd_only, iter(range(5000)), max_failed=20)
-    status = await strict.wait(20)
+    status = await strict.wait(PATIENCE)
     assert status.state == "failed" and status.failed > 20 and status.done < 5000
     assert status.reason is not None and "max_failed is 20" in status.reason
     assert "is even\n" in status.reason

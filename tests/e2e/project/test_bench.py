@@ -243,7 +243,7 @@ def test_bench_prints_its_table(tmp_path: Path) -> None:
     rows = ["http-one"]
     file = tmp_path / "bench.json"
     command = [sys.executable, "-m", "bench", *rows, "--quick", "--runs", "1", "--json", str(file)]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=390)
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("\n| ") == 2 + len(rows)
     assert [row["name"] for row in json.loads(file.read_bytes())] == rows

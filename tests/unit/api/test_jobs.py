@@ -13,6 +13,7 @@ from fake_cluster import gateway
 from jetmap.errors import BrokerUnreachable, JobsUnavailable, KeyBusy, StoreFull
 from jobs_over_http import site, submit, until_over
 from over_http import check_problem
+from waiting import PATIENCE
 
 pytestmark = pytest.mark.anyio
 
@@ -187,7 +188,7 @@ async def test_a_long_body_is_stored_in_pieces_while_it_arrives() -> None:
     assert upload.count > 900_000
     upload.has_room.clear()
     for _ in range(20):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             try:
                 await asyncio.wait_for(exchange.write(b",123456" * 5000), 0.05)
             except TimeoutError:

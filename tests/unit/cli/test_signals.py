@@ -28,10 +28,10 @@ async def test_a_closed_terminal_requests_however_often_it_is_signalled() -> Non
     stop = Stop()
     for _ in range(2):
         signal.raise_signal(signal.SIGHUP)
-        await asyncio.wait_for(stop.requested.wait(), 10)
+        await asyncio.wait_for(stop.requested.wait(), PATIENCE)
         await asyncio.sleep(0)
     signal.raise_signal(signal.SIGTERM)
-    await asyncio.wait_for(stop.forced.wait(), 10)
+    await asyncio.wait_for(stop.forced.wait(), PATIENCE)
     assert stop.by is signal.SIGHUP
 
 
@@ -49,7 +49,7 @@ async def test_a_command_under_nohup_outlives_its_terminal() -> None:
         signal.raise_signal(signal.SIGHUP)
         assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
         signal.raise_signal(signal.SIGTERM)
-        await asyncio.wait_for(stop.requested.wait(), 10)
+        await asyncio.wait_for(stop.requested.wait(), PATIENCE)
         assert stop.by is signal.SIGTERM
     finally:
         signal.signal(signal.SIGHUP, before)
