@@ -79,7 +79,8 @@ join = session.join_keeper
 
 async def join_and_stop(*arguments):
     membership = await join(*arguments)
-    (server,) = psutil.Process(membership.keeper_pid).children()
+    children = psutil.Process(membership.keeper_pid).children()
+    (server,) = (child for child in children if child.name() == "nats-server")
     server.suspend()
     threading.Timer(8, server.resume).start()  # Longer than a server elsewhere has to answer.
     return membership

@@ -11,6 +11,8 @@ import httpx
 import pytest
 
 from gateways import Gateway, gateway
+from jetmap.nats.answers import JetStreamError
+from jetmap.nats.provision import STREAM_NOT_FOUND
 from servers import Site
 from waiting import PATIENCE, wait_for
 
@@ -55,7 +57,11 @@ async def test_an_uploader_that_slept_leaves_the_key_to_whose_it_is(place: Site)
         stale = asyncio.ensure_future(post(first, body.slowly()))
 
         async def stored() -> bool:
-            return bool(await cluster.jobs.store.jobs_in("INPUT"))
+            try:
+                return bool(await cluster.jobs.store.jobs_in("INPUT"))
+            except JetStreamError as error:
+                assert error.err_code == STREAM_NOT_FOUND
+                return False  # The stream comes with the first part.
 
         await wait_for(stored, "a part of it is stored")
         await wait_for(busy, "the first uploads")
