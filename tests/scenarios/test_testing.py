@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from waiting import PATIENCE
+
 PAGE = Path(__file__).parents[2] / "docs" / "testing.md"
 EXAMPLE = re.compile(r"^```python\n# (\w+\.py)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -26,7 +28,7 @@ def run(place: Path, *arguments: str) -> str:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=150,
+        timeout=2 * PATIENCE,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

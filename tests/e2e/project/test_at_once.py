@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from processes import HERE
+from waiting import PATIENCE
 
 GOOD = """
 def test_good(tmp_path, request):
@@ -40,7 +41,7 @@ def test_reports_come_from_all_processes_and_a_death_is_a_failure(tmp_path: Path
         env={"PATH": "", "PYTHONPATH": str(HERE)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
     )
     assert done.returncode == 1
     assert "2 failed, 2 passed" in done.stdout and "what it printed" in done.stdout

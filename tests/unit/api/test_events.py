@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from exchange import Exchange
 from fake_cluster import FakeCluster, gateway
 from over_http import (
     SSE,
@@ -16,6 +17,7 @@ from over_http import (
     never,
     picky,
 )
+from waiting import PATIENCE, wait_until
 
 pytestmark = pytest.mark.anyio
 
@@ -82,6 +84,9 @@ async def test_the_total_is_null_while_the_body_arrives() -> None:
 
 async def test_silence_is_filled_with_comments(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("jetmap_api.streams.HEARTBEAT", 0.02)
-    async with gateway(FakeCluster(never)) as client:
-        response = await client.post("/map/never?timeout=0.2", json=[1], headers=SSE)
-    assert ": still running\n\n" in response.text and "event: failed" in response.text
+    exchange = Exchange(FakeCluster(never), "/map/never", accept=SSE["accept"])
+    await exchange.write(b"[1]", more=False)
+    await wait_until(lambda: b": still running\n\n" in exchange.output, "a comment comes")
+    assert exchange.output.startswith(b"event: start\n")
+    await exchange.leave()
+    await asyncio.wait_for(exchange.task, PATIENCE)
