@@ -20,7 +20,6 @@ from unittest.mock import patch
 import psutil
 
 from jetmap import Cluster, ItemError, Outcome
-from jetmap.client import session
 from jetmap.dispatch.ledger import Ledger
 from jetmap.nats.connection import Auth, Connection
 from jetmap.nats.server import NatsServer
@@ -124,7 +123,7 @@ class Site:
 
     async def cluster(self, **options: Any) -> Cluster:
         """A cluster of this process, started."""
-        with patch.object(session, "CONNECT_SECONDS", PATIENCE):
+        with patch("jetmap.nats.connection.CONNECT_SECONDS", PATIENCE):
             cluster = await Cluster.start(self.server.url, **options)
         self.stack.push_async_callback(cluster.aclose)
         return cluster

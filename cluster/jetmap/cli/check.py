@@ -31,7 +31,6 @@ from .listening import gateway_problems, listen, server_problems
 from .options import BROKER, GATEWAY, SERVER, WORKER, takes
 from .signals import run_cancellable
 
-CONNECT_SECONDS = 5.0
 CONSUMERS_REACHED = 10026
 SECRET_FILES = [name for name, field in FIELDS.items() if field.setting.secret]
 
@@ -178,7 +177,6 @@ async def check_broker(settings: Settings) -> Findings:
         settings.broker.servers(),
         name="jetmap check",
         auth=Auth.of(settings),
-        timeout=CONNECT_SECONDS,
     )
     try:
         version = f"{where}, version {connection.server_version}"

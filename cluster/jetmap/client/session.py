@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from jetmap.monitoring.pool_watch import PoolWatch
     from jetmap.nats.connection import Connection
 
-CONNECT_SECONDS = 5.0  # Seconds for a server elsewhere to answer.
 ARRIVAL_SECONDS = 0.25  # Seconds for the first agent that is there already to announce itself.
 ANNOUNCE_SECONDS = 1.0  # Seconds for one that can run a function, after it was asked.
 
@@ -101,6 +100,8 @@ class Session:
             membership = up = joining = None
             timeout = settings.workers.start_timeout
             if private is None and settings.broker.nats_url is not None:
+                from jetmap.nats.connection import CONNECT_SECONDS
+
                 servers, auth = settings.broker.servers(), Auth.of(settings)
                 timeout = CONNECT_SECONDS
             elif (

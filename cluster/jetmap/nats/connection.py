@@ -28,6 +28,7 @@ __all__ = ["Auth", "Connection", "JetStreamError", "NatsSubscription", "NoRespon
 
 logger = logging.getLogger(__name__)
 
+CONNECT_SECONDS = 5.0  # Seconds for a server to answer, by default.
 # Bytes of a message that are kept for what travels beside items or values.
 ENVELOPE_BYTES = 32_768
 # Bytes waiting to be sent, above which a publish may have to wait for the socket.
@@ -69,7 +70,7 @@ class Connection:
         *,
         name: str,
         auth: Auth | None = None,
-        timeout: float = 5,
+        timeout: float = CONNECT_SECONDS,
         inbox_prefix: str = "_INBOX",
     ) -> Connection:
         """Connect, trying again for ``timeout`` seconds.
