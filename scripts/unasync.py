@@ -97,7 +97,7 @@ def generate(module: str) -> str:
         f'"""Blocking classes, made from ``client/{module}.py`` by ``scripts/unasync.py``."""\n'
         "from __future__ import annotations\n"
     )
-    tree.body += [_absolute(n) for n in source.body if isinstance(n, ast.Import | ast.ImportFrom)]
+    tree.body += [_absolute(node) for node in _imports(source)]
     tree.body += ast.parse(IMPORTS.replace(f"from jetmap.client._sync.{module} ", "# ")).body
     for made in ast.parse(HEADS[module].format_map(docs)).body:
         assert isinstance(made, ast.ClassDef)
@@ -105,6 +105,18 @@ def generate(module: str) -> str:
         made.body += [m for node in originals[original].body if (m := _member(node, original))]
         tree.body.append(made)
     return _formatted(ast.unparse(ast.fix_missing_locations(tree)), f"{module}.py")
+
+
+def _imports(source: ast.Module) -> list[ast.Import | ast.ImportFrom]:
+    """List the imports of a module, also those for its annotations only, but no generated one."""
+    blocks = [node for node in source.body if isinstance(node, ast.If)]
+    lines = [line for block in blocks for line in block.body]
+    return [
+        node
+        for node in (*source.body, *lines)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        and "_sync" not in (getattr(node, "module", None) or "")
+    ]
 
 
 def _member(node: ast.stmt, original: str) -> ast.FunctionDef | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from .collector import without_collector
 from .version import __version__ as __version__
 
 if TYPE_CHECKING:
@@ -150,7 +151,8 @@ def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
-        home = import_module(f".{_home(name)}", __name__)
+        with without_collector():
+            home = import_module(f".{_home(name)}", __name__)
     except (AttributeError, ImportError) as error:
         raise _failed(name, error) from error
     value = getattr(home, name)

@@ -81,16 +81,26 @@ class WorkerProcess:
     async def start(cls, options: AgentOptions, cpu: int | None, setup: Setup) -> WorkerProcess:
         """Start a process and send its setup; its first frame says how its imports went.
 
+        Raises StartError as ``spawn`` does.
+        """
+        worker = await cls.spawn(options, cpu)
+        worker.begin(setup)
+        return worker
+
+    @classmethod
+    async def spawn(cls, options: AgentOptions, cpu: int | None) -> WorkerProcess:
+        """Start a process, which imports what each worker needs and waits for its setup.
+
         Raises StartError if the system has no process, memory or file for it, or its directory is
         gone.
         """
         try:
-            return await cls._start(options, cpu, setup)
+            return await cls._spawn(options, cpu)
         except (OSError, RuntimeError, MemoryError, subprocess.SubprocessError) as error:
             raise StartError(error) from error
 
     @classmethod
-    async def _start(cls, options: AgentOptions, cpu: int | None, setup: Setup) -> WorkerProcess:
+    async def _spawn(cls, options: AgentOptions, cpu: int | None) -> WorkerProcess:
         with ExitStack() as undo:
             ours, theirs = socket.socketpair()
             undo.callback(ours.close)
@@ -99,7 +109,7 @@ class WorkerProcess:
                 undo.callback(progress.close)
                 mark = secrets.token_hex(8)
                 relay = output_relay()
-                output = relay.open(setup.output_bytes, setup.log_format)
+                output = relay.open(options.setup.output_bytes, options.setup.log_format)
                 undo.callback(output.discard)
                 process = spawn_worker(
                     sys_path=options.sys_path,
@@ -120,8 +130,11 @@ class WorkerProcess:
             _watch(process, worker._died)
             undo.pop_all()
             output.started()
-        channel.send(frames.SETUP, encode(setup))
         return worker
+
+    def begin(self, setup: Setup) -> None:
+        """Send the setup of a process that was only spawned: it imports the tasks now."""
+        self._pipe.send(frames.SETUP, encode(setup))
 
     @property
     def has_answered(self) -> bool:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import islice
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
@@ -22,9 +22,11 @@ from jetmap.functions.task import find, find_named
 from jetmap.wire import arrays
 from jetmap.wire.constants import unpack_kwargs
 from jetmap.wire.messages import Format
-from jetmap.wire.presence import FunctionInfo
 
 from .refs import Refs, pack_refs, without_refs
+
+if TYPE_CHECKING:
+    from jetmap.wire.presence import FunctionInfo
 
 # Where pickled values go: to workers that have this process's script, or to other hosts.
 Pickles = Literal["near", "far"]

@@ -10,16 +10,13 @@ from typing import TYPE_CHECKING, Any, Unpack, overload
 from jetmap import bounds
 from jetmap.dispatch.objects import AsyncObjects, Objects
 from jetmap.dispatch.outcomes import X, Y
-from jetmap.dispatch.roster import FunctionStatus
 from jetmap.dispatch.tolerance import Tolerance
 from jetmap.errors import ItemError
 from jetmap.functions.advice import MISSING, check_call
 from jetmap.functions.task import registered
-from jetmap.wire.presence import Presence
 
 from .call import Call, Pickles, listed
 from .encoded import EncodedCluster
-from .job import Job
 from .options import (
     EffectOptions,
     ErrorOptions,
@@ -38,11 +35,13 @@ from .options import (
 from .progress import MeteredMap, Progress, check_progress
 from .refs import Ref, T
 from .stream import RunningMap, Stream
-from .submit import EncodedItems, abort
-from .tolerant import TolerantMap
 
 if TYPE_CHECKING:
+    from jetmap.dispatch.roster import FunctionStatus
+    from jetmap.wire.presence import Presence
+
     from ._sync.cluster import SyncCluster
+    from .job import Job
 
 DECODE_BYTES = 1 << 22  # Bytes of values that are decoded before other tasks have their turn.
 
@@ -393,6 +392,8 @@ class Cluster(EncodedCluster):
             KeyReused: The key was used for another input, function or parameters.
         """
         check_call(Cluster.submit, self, f, items, more, unknown)
+        from jetmap.client.submit import EncodedItems, abort
+
         await self._until_announced(f)
         call = self._call(f, kwargs, values)
         upload = await self._begin_upload(
@@ -442,6 +443,8 @@ class Cluster(EncodedCluster):
     def functions(self) -> list[FunctionStatus]:
         """Functions that agents of the pool offer now."""
         if self._inline:
+            from jetmap.dispatch.roster import FunctionStatus
+
             return [FunctionStatus(f.announced(), ["inline"], 1, True) for f in registered()]
         return self._session.dispatcher.roster.functions()
 
@@ -520,10 +523,14 @@ class Cluster(EncodedCluster):
         if progress:
             running = MeteredMap(running, call.name, progress)
         if tolerance is not None:
+            from .tolerant import TolerantMap
+
             running = TolerantMap(running, tolerance, trusted=call.trusted)
         return running
 
     def _job(self, id: str, call: Call) -> Job[Any, Any]:
+        from .job import Job
+
         return Job(id, lambda: self.jobs, call)
 
 

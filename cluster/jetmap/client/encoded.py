@@ -19,13 +19,10 @@ from jetmap.functions.task import find_named
 from jetmap.import_path import note_hiding_files
 from jetmap.settings import FIELDS, Settings
 from jetmap.wire.messages import Format
-from jetmap.worker.compute import Limits
-from jetmap.worker.state import WorkerState
 
 from . import owner
 from .event_loop import running_loop
 from .in_worker import refuse_in_worker
-from .inline import InlineMap
 from .refs import LARGE_KWARGS, Refs, are_pickled, digests_of
 from .state import ClusterState
 
@@ -33,8 +30,10 @@ if TYPE_CHECKING:
     from jetmap.dispatch.constants import KeptConstants
     from jetmap.jobs.service import Jobs
     from jetmap.jobs.upload import Upload
+    from jetmap.worker.state import WorkerState
 
     from .call import Call
+    from .inline import InlineMap
     from .session import Session
     from .stream import RunningMap
 
@@ -95,7 +94,7 @@ class EncodedCluster(ClusterState):
         self._settings = None if self._given else settings
         self._share = share
         self._inline = inline
-        self._state = WorkerState()  # Of an inline cluster.
+        self._state: WorkerState | None = None  # Of an inline cluster.
         self._trust_pickle = trust_pickle
         self._opened: Session | None = None
         self._inline_memory = Memory(1 << 62)
@@ -140,10 +139,10 @@ class EncodedCluster(ClusterState):
         if self._loop is None or self._pid != owner.pid:
             return
         self._loop = None
-        if self._inline:
+        if self._state is not None:
             await asyncio.to_thread(self._state.close)
-            if self._kept is not None:
-                await self._kept.close()
+        if self._kept is not None:
+            await self._kept.close()
         session, self._opened = self._opened, None
         if session is not None:
             await session.close()
@@ -320,6 +319,13 @@ class EncodedCluster(ClusterState):
         values: bool,
         refs: Refs,
     ) -> InlineMap:
+        from jetmap.worker.compute import Limits
+        from jetmap.worker.state import WorkerState
+
+        from .inline import InlineMap
+
+        if self._state is None:
+            self._state = WorkerState()
         function = find_named(name)
         if format == "pickle":
             function = function.pickling()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from jetmap.collector import without_collector
 from jetmap.embedded.membership import KeeperSpec, Membership, join_keeper
 from jetmap.errors import WorkerStartFailed
 from jetmap.functions.function import Function
@@ -118,11 +119,12 @@ class Session:
                 )
                 parts.callback(joining.cancel)
                 await asyncio.sleep(0)  # A keeper starts while this process imports the rest.
-            from jetmap.dispatch.dispatcher import Dispatcher, DispatchOptions
-            from jetmap.jobs.service import Jobs
-            from jetmap.monitoring.announcer import Announcer
-            from jetmap.monitoring.pool_watch import PoolWatch
-            from jetmap.nats.connection import Connection
+            with without_collector():
+                from jetmap.dispatch.dispatcher import Dispatcher, DispatchOptions
+                from jetmap.jobs.service import Jobs
+                from jetmap.monitoring.announcer import Announcer
+                from jetmap.monitoring.pool_watch import PoolWatch
+                from jetmap.nats.connection import Connection
 
             if joining is not None:
                 membership = await joining

@@ -7,19 +7,19 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from jetmap.dispatch.memory import Memory
-from jetmap.dispatch.stats import Stats
 from jetmap.errors import ClusterClosed
 from jetmap.functions.task import find
 from jetmap.settings import Settings
 from jetmap.wire.controls import KEEP, PoolControl
-from jetmap.wire.counts import PoolCounts
-from jetmap.wire.presence import FunctionInfo
 
 from . import owner
 
 if TYPE_CHECKING:
     from jetmap.dispatch.costs import Cost
+    from jetmap.dispatch.stats import Stats
     from jetmap.monitoring.pool_watch import PoolWatch
+    from jetmap.wire.counts import PoolCounts
+    from jetmap.wire.presence import FunctionInfo
 
     from .session import Session
 
@@ -53,7 +53,11 @@ class ClusterState:
     @property
     def pool_counts(self) -> PoolCounts:
         """Counters that the agents announce, summed over the pool."""
-        return PoolCounts() if self._inline else self._session.dispatcher.roster.counts
+        if self._inline:
+            from jetmap.wire.counts import PoolCounts
+
+            return PoolCounts()
+        return self._session.dispatcher.roster.counts
 
     @property
     def watch(self) -> PoolWatch:
@@ -101,7 +105,11 @@ class ClusterState:
     @property
     def stats(self) -> Stats:
         """Counters of this process's maps."""
-        return Stats() if self._inline else self._session.dispatcher.stats
+        if self._inline:
+            from jetmap.dispatch.stats import Stats
+
+            return Stats()
+        return self._session.dispatcher.stats
 
     @property
     def costs(self) -> Mapping[str, Cost]:

@@ -24,9 +24,8 @@ import os
 import secrets
 import signal
 import socket
-from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -37,6 +36,7 @@ from jetmap.machine import advice_for, usual_signals
 from jetmap.nats.server import NatsServer
 from jetmap.supervision import Backoff, Supervisor
 
+from .agent_start import AgentLike, AgentStart
 from .keeper_messages import Address, KeeperStart, Notice
 from .locks import clear, remove, sweep
 from .output_relay import Relay
@@ -50,16 +50,6 @@ logger = logging.getLogger("jetmap.keeper")
 LINGER = 2.0
 # Seconds that a new keeper tries to listen on the port of the last one.
 SAME_PORT_SECONDS = 5.0
-
-
-class AgentLike(Protocol):
-    """The part of an agent that a keeper uses."""
-
-    @property
-    def is_broken(self) -> bool: ...
-    async def start(self) -> None: ...
-    async def drain(self, grace: float) -> None: ...
-    async def stop(self) -> None: ...
 
 
 def main(start: dict[str, Any]) -> None:
@@ -100,7 +90,8 @@ class Keeper:
         self._connection: Connection | None = None
         self._agent: AgentLike | None = None
         self._relay: Relay | None = None
-        self._imported: asyncio.Future[None]
+        self._agent_start = AgentStart(start)
+        self._prepared: asyncio.Future[None] | None = None
 
     async def run(self) -> None:
         self._settle_in()
@@ -144,11 +135,11 @@ class Keeper:
         return listener
 
     async def _serve(self) -> None:
-        loop = asyncio.get_running_loop()
-        # In a thread, while the server starts.
-        self._imported = loop.run_in_executor(None, _import_agent)
+        # While the server starts.
+        self._prepared = asyncio.create_task(self._agent_start.prepare())
         try:
             await self._start_server()
+            self._agent_start.server_runs.set()
             self._ready.set()
             async with asyncio.TaskGroup() as tasks:
                 # Together: the server may die while the agent still starts.
@@ -193,7 +184,8 @@ class Keeper:
         self._notice = Notice(Address(server.url, user, password, os.getpid()))
 
     async def _start_agent(self) -> None:
-        await self._imported
+        assert self._prepared is not None
+        await self._prepared
         gc.freeze()
         gc.enable()
         from jetmap.nats.connection import Auth, Connection
@@ -207,7 +199,7 @@ class Keeper:
             auth=auth,
             timeout=self._settings.workers.start_timeout,
         )
-        self._agent = _make_agent(self._connection, self._startup)
+        self._agent = self._agent_start.make(self._connection)
         await self._agent.start()
 
     async def _serve_server(self) -> str:
@@ -324,47 +316,14 @@ class Keeper:
                     await self._agent.stop()
         except Exception:
             logger.exception("the agent failed while it stopped")
+        if self._prepared is not None:
+            self._prepared.cancel()
+            await asyncio.gather(self._prepared, return_exceptions=True)
+        await self._agent_start.close()
         if self._connection is not None:
             await self._connection.close()
         if self._server is not None:
             await self._server.stop(grace=1)
-
-
-def _import_agent() -> None:
-    """Import what ``_start_agent`` needs, which takes as long as starting the server."""
-    import jetmap.agent.agent
-    import jetmap.nats.connection  # noqa: F401
-
-
-def _make_agent(connection: Connection, start: KeeperStart) -> AgentLike:
-    if start.agent is not None:
-        module, _, name = start.agent.partition(":")
-        made: AgentLike = getattr(import_module(module), name)(connection, start)
-        return made
-    from jetmap.agent.agent import Agent
-    from jetmap.agent.announcements import unready
-    from jetmap.agent.options import AgentOptions, worker_setup
-
-    spec = start.spec
-    settings = spec.to_settings()
-    setup = worker_setup(
-        settings, tasks=spec.tasks, modules=spec.modules, main=spec.main, trust=True, grows=True
-    )
-    options = AgentOptions(
-        settings,
-        setup,
-        sys_path=tuple(start.sys_path),
-        cwd=start.cwd,
-        cores=spec.cores,
-        pinned=spec.pinned,
-        ahead=spec.ahead,
-        embedded=True,
-    )
-    agent = Agent(connection, options)
-    if start.previous is None:
-        # The caller raises the reason why no worker can start, once and in full.
-        unready.addFilter(lambda record: agent.was_ready)
-    return agent
 
 
 def _report(how: str, pause: float) -> None:

@@ -73,8 +73,8 @@ async def test_its_agent_waits_for_a_server_that_is_started_again(
     monkeypatch.setattr(Connection, "open", open)
     monkeypatch.setattr(module.gc, "freeze", lambda: None)
     kept = keeper(tmp_path, Server())
-    kept._imported = asyncio.get_running_loop().create_future()
-    kept._imported.set_result(None)
+    kept._prepared = asyncio.get_running_loop().create_future()
+    kept._prepared.set_result(None)
     await kept._start_server()
     with pytest.raises(BrokerUnreachable):
         await kept._start_agent()

@@ -26,7 +26,6 @@ from jetmap.client.options import (
 from jetmap.client.progress import Progress
 from jetmap.client.refs import Ref, T
 from jetmap.client.stream import Stream
-from jetmap.client.submit import EncodedItems, abort
 from jetmap.dispatch.outcomes import X, Y
 from jetmap.dispatch.roster import FunctionStatus
 from jetmap.errors import ItemError
@@ -341,6 +340,8 @@ class SyncCluster(BlockingCluster):
         """
         check_call(SyncCluster.submit, self, f, items, more, unknown)
         check_not_async(items)
+        from jetmap.client.submit import EncodedItems, abort
+
         self._wait(self._cluster._until_announced(f))
         call = self._cluster._call(f, kwargs, values)
         upload = self._wait(
