@@ -1,8 +1,9 @@
 """Print how the benchmark's lists are cut and what that costs, on simulated cores.
 
 ``python scripts/simulated_rows.py [CORES…]`` runs the classes that decide with invented times, so a
-busy machine changes nothing. Each list is mapped three times; the last one counts. Beside the
-rules of today it has them without the longer chunks for steady items (``jetmap.dispatch.rounds``).
+busy machine changes nothing. Each list is mapped three times, for a caller that waits for all of
+it; the last one counts. Beside the rules of today it has them without the longer chunks for steady
+items (``jetmap.dispatch.rounds``).
 """
 
 from __future__ import annotations
@@ -88,10 +89,10 @@ def simulated(
         simulation = Simulation(cores, overhead=CHUNK_COST, speed=now_slower)
         for list_before in (prior, prior):
             began = simulation.now + 1e9  # Cores are as fast as ever.
-            simulation.open(list_before)
+            simulation.open(list_before, whole=True)
             simulation.run()
         before, began = simulation.chunks, simulation.now
-        map = simulation.open(costs)
+        map = simulation.open(costs, whole=True)
         simulation.run()
         return simulation.ended[map.id] - began, simulation.chunks - before
 

@@ -106,11 +106,12 @@ class Simulation:
         function: str = "f",
         is_endless: bool = False,
         early: bool = False,
+        whole: bool = False,
     ) -> OpenMap:
         items = len(costs)
         map = OpenMap(
             str(len(self._costs)),
-            MapSpec(function=function, format="json", early=early),
+            MapSpec(function=function, format="json", early=early, whole=whole),
             Endless(items) if is_endless else RawItems([b"0"] * items, "json"),
             Ledger("json", 2),
             self.scheduler.cost(function),

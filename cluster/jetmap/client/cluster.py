@@ -178,7 +178,10 @@ class Cluster(EncodedCluster):
             items = await call.prepared(items)
         source = call.source(items, keep=False, max_item=self.max_item, prepared=not keeps_errors)
         running = await self._open_call(
-            call, source, timeout, tolerance, progress, labels=labels, max_parallel=max_parallel
+            *(call, source, timeout, tolerance, progress),
+            whole=True,
+            labels=labels,
+            max_parallel=max_parallel,
         )
         try:
             batches = await running.collect(stop_at_error=not keeps_errors)
@@ -505,6 +508,7 @@ class Cluster(EncodedCluster):
         *,
         ordered: bool = False,
         early: bool = False,
+        whole: bool = False,
         labels: Mapping[str, str] | None = None,
         max_parallel: int | None = None,
     ) -> RunningMap:
@@ -516,6 +520,7 @@ class Cluster(EncodedCluster):
             timeout=timeout,
             ordered=ordered,
             early=early,
+            whole=whole,
             call=call,
             labels=labels,
             max_parallel=max_parallel,

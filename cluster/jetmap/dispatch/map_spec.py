@@ -24,6 +24,7 @@ class MapSpec(msgspec.Struct, frozen=True, kw_only=True):
         attempts: Workers that one item may kill; None: as the function was announced.
         ordered: Whether outcomes come in input order.
         early: Whether the reader shows the first outcomes while others are computed.
+        whole: Whether the reader waits for all outcomes, so that the last items may be sent early.
         weight: Share of the cores beside other maps.
         causes: Whether the caller unpickles exceptions.
         values: Whether the caller wants the function's values.
@@ -46,6 +47,7 @@ class MapSpec(msgspec.Struct, frozen=True, kw_only=True):
     attempts: int | None = None
     ordered: bool = False
     early: bool = False
+    whole: bool = False
     weight: float = 1.0
     causes: bool = False
     values: bool = True

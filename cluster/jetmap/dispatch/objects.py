@@ -51,6 +51,7 @@ class Objects:
         self._max_item = max_item
         self._scatters = scatters
         self._taken = 0
+        self._last = 0  # Items taken from the end.
         self._stride = _STRIDE
         self._length = len(items) if isinstance(items, Sized) else None
         self._ended = False
@@ -60,11 +61,13 @@ class Objects:
 
     @property
     def total(self) -> int | None:
-        return self._taken + len(self._returned) if self._ended else self._length
+        if not self._ended:
+            return self._length
+        return self._taken + len(self._returned) + self._last
 
     @property
     def remaining(self) -> int | None:
-        return None if self.total is None else self.total - self._taken
+        return None if self.total is None else self.total - self._taken - self._last
 
     @property
     def has_items(self) -> bool:
@@ -81,9 +84,32 @@ class Objects:
                 self._kept[self._taken + offset] = item
         self._returned.extendleft(reversed(objects[used:]))
         self._taken += used
-        if self._length is not None and self._taken >= self._length:
+        if self._length is not None and self._taken + self._last >= self._length:
             self._on_length()
         return piece
+
+    def take_last(self, count: int, max_bytes: int) -> Piece | None:
+        """Take up to ``count`` items from the end of a list, once.
+
+        None leaves them to ``take``: they have no encoding, or do not fit.
+        """
+        end = self._length
+        if self._list is None or self._kept is not None or self._last or end is None:
+            return None
+        start = max(end - count, self._at)
+        objects = self._list[start:end]
+        if not objects or len(objects) < end - start:  # Its owner has made it shorter.
+            return None
+        try:
+            items = self._encoding(objects)
+        except Exception:
+            return None
+        if len(items) > max_bytes:
+            return None
+        self._last = len(objects)
+        if self._taken + self._last >= end:
+            self._on_length()
+        return Piece(start, len(objects), items)
 
     def _on_length(self) -> None:
         """End with the last item, if it is the last: a length may be an estimate, as that of tqdm
@@ -116,6 +142,8 @@ class Objects:
         """Take the next items, fewer only at their end."""
         if self._list is not None:
             at, self._at = self._at, self._at + count
+            if self._last and self._length is not None:
+                self._at = min(self._at, self._length - self._last)
             return self._list[at : self._at]
         fresh: list[Any] = []
         try:
@@ -130,13 +158,16 @@ class Objects:
                 self.error.__cause__ = error
         return fresh
 
+    def _encoding(self, objects: list[Any]) -> bytes | Scattered:
+        found = scattered(objects) if self._scatters else None
+        return found if found is not None else self._encode(objects)
+
     def _encoded(self, objects: list[Any], max_bytes: int) -> Piece:
         """Encode the first of these objects, as many as fit; a bad one is found by halving."""
         while True:
             alone = len(objects) == 1
             try:
-                found = scattered(objects) if self._scatters else None
-                items: bytes | Scattered = found if found is not None else self._encode(objects)
+                items = self._encoding(objects)
             except Exception as error:
                 if alone:
                     return self._refused(error, f"the item cannot be encoded: {error}")

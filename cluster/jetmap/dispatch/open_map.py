@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, cast
 
 from jetmap.wire.messages import PART_BYTES, Report
 
@@ -21,7 +21,7 @@ from .memory import Memory
 from .outcomes import Batch, Reorder
 from .profile import Profile
 from .rounds import Rounds
-from .sources import Source
+from .sources import Source, TwoEnded
 
 if TYPE_CHECKING:
     from jetmap.tracing import MapSpan
@@ -77,7 +77,12 @@ class OpenMap:
         self.large = min(self.inline, large)
         self.is_large = False  # The last chunk that was cut was a large item.
         self.queues: set[str] = set()  # Queues that its chunks were sent to.
-        self.taken = 0  # Index behind the last item taken from the source.
+        self.taken = 0  # Index behind the last item taken from the source in order.
+        self.taken_last = 0  # Items taken from its end.
+        # The source, as long as its last items may be sent early.
+        self.two_ended: TwoEnded | None = None
+        if spec.whole and spec.batch is None and hasattr(source, "take_last"):
+            self.two_ended = cast("TwoEnded", source)
         self.buffered = 0  # Bytes of unread results.
         self.stored_bytes = 0  # Bytes of a job's values that agents have stored.
         self.express_seconds = 0.0
@@ -148,7 +153,9 @@ class OpenMap:
     def is_sent(self) -> bool:
         """Return whether each item has been taken, and none waits to be sent again."""
         total = self.source.total
-        return total is not None and self.taken >= total and not self.ledger.has_returned
+        if total is None or self.ledger.has_returned:
+            return False
+        return self.taken + self.taken_last >= total
 
     @property
     def has_room(self) -> bool:
@@ -160,7 +167,7 @@ class OpenMap:
     @property
     def is_far_ahead(self) -> bool:
         """Return whether what is out may leave twice the bytes unread that its reader may."""
-        out = (self.taken - self.ledger.done) * self.cost.value_bytes
+        out = (self.taken + self.taken_last - self.ledger.done) * self.cost.value_bytes
         return self.buffered + out >= 2 * self.max_buffer
 
     @property
@@ -289,7 +296,8 @@ class OpenMap:
             if batch.errors and stop_at_error:
                 index = batch.errors[0].index
                 first = index if first is None else min(first, index)
-                self.stop()
+                if index < self.taken:  # Else items before it are still to be sent.
+                    self.stop()
             if first is not None and self.ledger.is_done_before(first):
                 break
         batches += self._batches
@@ -322,7 +330,7 @@ class OpenMap:
                 if self._error is not None:
                     raise self._error
                 raise StopAsyncIteration
-            if self.stopped and self.done >= self.taken:
+            if self.stopped and self.done >= self.taken + self.taken_last:
                 raise StopAsyncIteration
             self._waiter = asyncio.get_running_loop().create_future()
             try:

@@ -268,12 +268,16 @@ class Scheduler:
         if map.ledger.has_pieces:
             piece = map.ledger.next_piece(count)
         else:
-            taken = map.source.take(count, min(self.cutting.max_bytes, map.room))
-            if taken is None:
+            most = min(self.cutting.max_bytes, map.room)
+            if map.two_ended is not None and map.taken and (last := _last(map, count, most)):
+                piece = last
+                map.taken_last = piece.count
+            elif (taken := map.source.take(count, most)) is not None:
+                piece = taken
+                map.taken = piece.start + piece.count
+            else:
                 self.emptied.append(map)
                 return None
-            piece = taken
-            map.taken = piece.start + piece.count
             if piece.error is not None:
                 return map, piece
             map.cost.cut(piece.count, len(piece.items))
@@ -293,3 +297,13 @@ class Scheduler:
             self.window.on_sent()
             self._maps.charge(map, seconds)
         return map, piece
+
+
+def _last(map: OpenMap, count: int, max_bytes: int) -> Piece | None:
+    """Take a map's last items, as its second chunk.
+
+    An item that takes long and begins last delays the end by all that it takes. Lists are often
+    sorted, so that their dearest items are the last or the first ones.
+    """
+    source, map.two_ended = map.two_ended, None
+    return None if source is None else source.take_last(count, max_bytes)

@@ -41,6 +41,14 @@ class Source(Protocol):
     def take(self, count: int, max_bytes: int) -> Piece | None: ...
 
 
+class TwoEnded(Protocol):
+    """A source that may give its last items first."""
+
+    def take_last(self, count: int, max_bytes: int) -> Piece | None:
+        """Take up to ``count`` items from the end, once; None leaves them to ``take``."""
+        ...
+
+
 class RawItems:
     """A list of elements that are already encoded."""
 
@@ -52,20 +60,20 @@ class RawItems:
         self._elements = elements
         self._format = format
         self._next = 0
-        self.total = len(elements)
+        self._end = self.total = len(elements)
 
     @property
     def remaining(self) -> int:
-        return self.total - self._next
+        return self._end - self._next
 
     @property
     def has_items(self) -> bool:
-        return self._next < self.total
+        return self._next < self._end
 
     def take(self, count: int, max_bytes: int) -> Piece | None:
         """Take up to ``count`` items of at most ``max_bytes`` bytes together, but at least one."""
         start = self._next
-        elements = self._elements[start : start + count]
+        elements = self._elements[start : min(start + count, self._end)]
         if not elements:
             return None
         items = arrays.join(elements, self._format)
@@ -74,6 +82,16 @@ class RawItems:
             items = arrays.join(elements, self._format)
         self._next = start + len(elements)
         return Piece(start, len(elements), items)
+
+    def take_last(self, count: int, max_bytes: int) -> Piece | None:
+        """Take up to ``count`` items from the end, once; None leaves them to ``take``."""
+        start = max(self._next, self._end - count)
+        items = arrays.join(self._elements[start : self._end], self._format)
+        if len(items) > max_bytes or self._end < self.total or start == self._end:
+            return None
+        piece = Piece(start, self._end - start, items)
+        self._end = start
+        return piece
 
 
 def fewer(count: int, size: int, max_bytes: int) -> int:

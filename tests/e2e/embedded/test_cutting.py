@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 import functions
-from jetmap import Cluster
+from jetmap import Cluster, ItemError
 from jetmap.dispatch.sources import RawItems
 from servers import FUNCTIONS, executions
 from waiting import wait_until
@@ -80,3 +80,22 @@ async def test_items_behind_a_long_one_run_elsewhere(cluster: Cluster, tmp_path:
     values = await cluster.map(functions.wait_for_all, range(30), kwargs={"log": log, "count": 30})
     assert values == [True] * 30
     assert executions(Path(log)) == dict.fromkeys(range(30), 1)
+
+
+async def test_the_last_item_of_a_list_does_not_begin_last(cluster: Cluster) -> None:
+    for _ in range(2):  # The first list teaches what an item takes.
+        runs = await cluster.map(functions.observed, [DEAR] * 40)
+    began = [began for _, began, _ in runs]
+    assert began[-1] < began[-2]
+
+
+async def test_the_first_error_is_raised_whichever_item_is_computed_first(
+    cluster: Cluster,
+) -> None:
+    items = [n if n in (40, 50, 100) else 2 * n + 1 for n in range(101)]
+    with pytest.raises(ItemError, match="40 is even"):
+        await cluster.map(functions.odd_only, items)
+    with pytest.raises(ItemError, match="100 is even"):
+        await cluster.map(functions.odd_only, [1] * 100 + [100])
+    values = await cluster.map(functions.odd_only, items, return_exceptions=True)
+    assert [n for n, value in enumerate(values) if isinstance(value, ItemError)] == [40, 50, 100]

@@ -87,6 +87,7 @@ class Case:
     guess: float | None
     is_endless: bool = False
     seed: int = 0
+    whole: bool = False
 
     def costs(self) -> list[float]:
         return costs_of(self.shape, self.items, self.each, Random(self.seed))
@@ -99,22 +100,28 @@ class Case:
             items = max(1, round(CUTTING.seconds / thought))
             for _ in range(20):
                 simulation.scheduler.cost("f").learn(items, items * thought, items)
-        map = simulation.open(costs, is_endless=self.is_endless)
+        map = simulation.open(costs, is_endless=self.is_endless, whole=self.whole)
         simulation.run()
         assert map.is_complete and sorted(simulation.computed[map.id]) == list(range(self.items))
         return simulation, map, costs
 
 
-def cases(*shapes: str) -> st.SearchStrategy[Case]:
+GUESSES = (None, 1.0, 1e-6, 0.01, 1000.0)
+
+
+def cases(
+    *shapes: str, whole: bool = False, guesses: tuple[float | None, ...] = GUESSES
+) -> st.SearchStrategy[Case]:
     return st.builds(
         Case,
         shape=st.sampled_from(shapes),
         items=st.one_of(st.integers(1, 300), st.integers(300, 3000)),
         each=st.floats(-5, 0).map(lambda power: 10**power),
         cores=st.sampled_from([2, 3, 4, 8, 16, 32, 64]) | st.integers(2, 64),
-        guess=st.sampled_from([None, 1.0, 1e-6, 0.01, 1000.0]),
-        is_endless=st.sampled_from([False, False, False, True]),
+        guess=st.sampled_from(guesses),
+        is_endless=st.just(False) if whole else st.sampled_from([False, False, False, True]),
         seed=st.integers(0, 2**32),
+        whole=st.just(whole),
     )
 
 
@@ -140,3 +147,21 @@ def test_no_core_idles_for_long_while_items_wait(case: Case) -> None:
     simulation, _, costs = case.simulated()
     share = sum(costs) / case.cores
     assert simulation.now <= GREEDY * share + max(costs) + SLACK * CUTTING.seconds
+
+
+@examples(100)
+@given(cases(*SHAPES, *WILD, whole=True))
+def test_the_last_items_sent_early_delay_no_map(case: Case) -> None:
+    simulation, _, costs = case.simulated()
+    share = sum(costs) / case.cores
+    assert simulation.now <= GREEDY * share + max(costs) + SLACK * CUTTING.seconds
+
+
+@examples(100)
+@given(cases("one long late", whole=True, guesses=(None, 1.0, 1000.0)))
+@example(Case("one long late", 200, 0.006, 2, None, whole=True))
+def test_a_long_item_at_the_end_of_a_list_begins_early(case: Case) -> None:
+    """If a list is thought to take next to nothing, its first chunk may be all of it."""
+    simulation, _, costs = case.simulated()
+    best = greedy([costs[-1], *costs[:-1]], case.cores)
+    assert simulation.now <= GREEDY * best + SLACK * CUTTING.seconds

@@ -127,6 +127,38 @@ async def test_the_first_error_of_a_loop_is_there_when_the_collecting_stops(seed
     assert sent.run.stopped
 
 
+@pytest.mark.parametrize("bad", [(9,), (5, 9), (3, 9)])
+async def test_an_error_among_last_items_that_were_sent_early_stops_nothing_before_it(
+    bad: tuple[int, ...],
+) -> None:
+    sent = Sent(10, chunk=2, out=1)
+    run = sent.run
+    last = run.source.take_last(2, 1 << 20)  # type: ignore[attr-defined]
+    run.taken_last = last.count
+    sent.out.append(run.ledger.send(last, "offer", 0.0))
+    collecting = asyncio.create_task(run.collect(stop_at_error=True))
+    sent.answer(2, 9)
+    await turns(3)
+    assert not run.stopped and run.has_work
+    for number in (3, 4, 5):
+        piece = run.source.take(2, 1 << 20)
+        assert piece is not None
+        run.taken += piece.count
+        sent.out.append(run.ledger.send(piece, "offer", 0.0))
+        assert run.is_sent == (number == 5)
+        sent.answer(number, *[i for i in bad if piece.start <= i < piece.start + piece.count])
+        await turns(3)
+        if run.stopped:
+            break
+    assert not collecting.done(), "the first chunk is still out"
+    sent.answer(1)
+    batches = await asyncio.wait_for(collecting, PATIENCE)
+    found = [record.index for batch in batches for record in batch.errors]
+    assert found[0] == bad[0]
+    before = [i for b in batches for i in range(b.start, b.start + b.count) if i < bad[0]]
+    assert before == list(range(bad[0]))
+
+
 async def test_collecting_everything_stops_at_no_error() -> None:
     sent = Sent(6, chunk=2, out=3)
     collecting = asyncio.create_task(sent.run.collect(stop_at_error=False))
