@@ -14,6 +14,8 @@ from pathlib import Path
 MAIN = ("__main__", "__mp_main__")
 # The directory for temporary files if no disk is writable.
 MEMORY_DIRECTORY = "/dev/shm"
+# Files that are opened to start a process, at most.
+SPAWN_DESCRIPTORS = 8
 # The prefix of variables that are settings.
 PREFIX = "JETMAP_"
 
@@ -332,6 +334,20 @@ def boot_id() -> str:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
         return ""
+
+
+def require_descriptors(count: int = SPAWN_DESCRIPTORS) -> None:
+    """Raise OSError (EMFILE) if this process cannot open as many more files.
+
+    uvloop prints a traceback of its own when a process cannot be started for lack of them.
+    """
+    opened: list[int] = []
+    try:
+        for _ in range(count):
+            opened.append(os.open(os.devnull, os.O_RDONLY))
+    finally:
+        for number in opened:
+            os.close(number)
 
 
 def advice_for(error: BaseException) -> str:

@@ -6,6 +6,7 @@ import errno
 import mmap
 import os
 import platform
+import resource
 import signal
 import subprocess
 import sys
@@ -191,3 +192,18 @@ def test_signals_that_the_starter_blocked_or_ignored_are_as_usual() -> None:
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         signal.signal(signal.SIGCHLD, before)
+
+
+def test_a_process_may_need_more_files_than_it_can_have() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with Path(os.devnull).open() as free:
+        used = free.fileno()
+    machine.require_descriptors(8)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (used + 4, hard))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            machine.require_descriptors(8)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    with Path(os.devnull).open() as free:
+        assert free.fileno() == used  # All were closed again.

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jetmap.errors import BrokerUnreachable, ConfigurationError
-from jetmap.machine import temporary_directory, tethered, without_ours
+from jetmap.machine import require_descriptors, temporary_directory, tethered, without_ours
 from jetmap.supervision import end_process
 
 # Bytes of the server's log file, before it begins another.
@@ -125,6 +125,7 @@ class NatsServer:
         config = directory / "nats-server.conf"
         log = directory / "nats-server.log"
         _write_private(config, self._configuration(directory, log))
+        require_descriptors()
         with log.open("ab") as output:
             self._process = await asyncio.create_subprocess_exec(
                 *tethered(str(self._binary), "-c", str(config)),

@@ -21,7 +21,7 @@ from jetmap import task
 
 @task
 def zeros(size: int) -> str:
-    time.sleep(0.02)
+    time.sleep(0.2)  # So that the job is on its way for ten seconds.
     return "0" * size
 """
 COUNT = 100

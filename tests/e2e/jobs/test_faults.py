@@ -166,7 +166,7 @@ async def test_what_was_stored_before_a_takeover_counts(place: Site) -> None:
 
     async def more_than_it_wrote() -> bool:
         done, _ = await outcomes.counts()
-        return done >= (await cluster.jobs.get(owner.job)).done + 100
+        return done >= (await cluster.jobs.get(owner.job)).done + 10
 
     await wait_for(more_than_it_wrote, "outcomes are stored")
     await owner.kill()
