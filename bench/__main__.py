@@ -19,6 +19,7 @@ import uvloop
 
 from . import library, released, web
 from .batches import batches
+from .bodies import between_hosts, http_million, http_payloads
 from .codecs import codecs
 from .crashes import crashes
 from .executor import executor
@@ -55,10 +56,13 @@ ROWS: dict[str, Callable[[Run], Awaitable[list[Row]]]] = {
     "batches": batches,
     "codecs": codecs,
     "joblib": grid_search,
+    "http-payloads": http_payloads,
+    "http-million": http_million,
+    "between-hosts": between_hosts,
     "watching": watching,
 }
-# Rows that take minutes each: not measured unless they are named.
-LONG = ("executor", "joblib", "watching")
+# Rows that take minutes each, and those of bodies: not measured unless they are named.
+LONG = ("executor", "joblib", "http-payloads", "http-million", "between-hosts", "watching")
 QUICK = 20
 BUSY = 5.0  # per cent
 

@@ -14,7 +14,7 @@ from fastapi import FastAPI
 from . import tasks
 
 FUNCTIONS: dict[str, Callable[[int], int]] = {
-    f.__name__: f for f in (tasks.even, tasks.uneven, tasks.tiny, tasks.nothing)
+    f.__name__: f for f in (tasks.even, tasks.uneven, tasks.tiny, tasks.nothing, tasks.increment)
 }
 
 

@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack
 
 from jetmap import Cluster
 
-from .servers import Server, gateway_server, pool_server
+from .servers import Server, echo_server, gateway_server, pool_server
 from .work import Work
 
 
@@ -35,6 +35,7 @@ class Run:
         self._stack = stack
         self._cluster: Cluster | None = None
         self._pool_server: Server | None = None
+        self._echo_server: Server | None = None
         self._gateway: Server | None = None
 
     def scaled(self, count: int) -> int:
@@ -56,6 +57,12 @@ class Run:
         if self._pool_server is None:
             self._pool_server = await self._stack.enter_async_context(pool_server(self.cores))
         return self._pool_server
+
+    async def echo_server(self) -> Server:
+        """The ASGI app that splits a list, and joins and returns it."""
+        if self._echo_server is None:
+            self._echo_server = await self._stack.enter_async_context(echo_server())
+        return self._echo_server
 
     async def gateway(self) -> Server:
         """``jetmap up bench/tasks.py``."""

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -22,16 +23,28 @@ import psutil
 ROOT = Path(__file__).resolve().parent.parent
 START_TIMEOUT = 60.0
 STOP_TIMEOUT = 20.0
+# Kind of clock in the number that clock_getcpuclockid(3) makes of a process's id.
+CPU_CLOCK = 2
 # Processes of an `up`, by a part of their command.
 PARTS = {"jetmap.cli api": "gateway", "jetmap.cli worker": "agent", "nats-server": "nats-server"}
 
 
 @dataclass(frozen=True)
 class Server:
-    """Server that answers on ``port``. pid: the process that listens there."""
+    """Server that answers on ``port``.
+
+    pid: the process that listens there. started: the process that was started for it, whose
+    children may serve it; the same if unknown.
+    """
 
     port: int
     pid: int
+    started: int = 0
+
+    def cpu_seconds(self) -> float:
+        """Sum the CPU seconds of its processes so far; those that have ended are left out."""
+        first = psutil.Process(self.started or self.pid)
+        return sum(cpu_seconds(process.pid) for process in (first, *first.children(recursive=True)))
 
     def peak_memory(self) -> int:
         """The largest resident size so far, in bytes."""
@@ -40,6 +53,11 @@ class Server:
     def forget_peak(self) -> None:
         """Reset the peak (proc(5), ``clear_refs``)."""
         Path(f"/proc/{self.pid}/clear_refs").write_text("5")
+
+
+def cpu_seconds(pid: int) -> float:
+    """The CPU seconds of a process, with threads that have ended (clock_getcpuclockid(3))."""
+    return time.clock_gettime((~pid << 3) | CPU_CLOCK)
 
 
 def peak_memory(pid: int | str = "self") -> int:
@@ -53,10 +71,23 @@ def peak_memory(pid: int | str = "self") -> int:
 @asynccontextmanager
 async def pool_server(cores: int) -> AsyncIterator[Server]:
     """``bench.poolapp`` under uvicorn."""
+    async with _uvicorn("bench.poolapp:app", {"BENCH_CORES": str(cores)}) as server:
+        yield server
+
+
+@asynccontextmanager
+async def echo_server() -> AsyncIterator[Server]:
+    """``bench.echoapp`` under uvicorn."""
+    async with _uvicorn("bench.echoapp:app", {}) as server:
+        yield server
+
+
+@asynccontextmanager
+async def _uvicorn(app: str, environment: Mapping[str, str]) -> AsyncIterator[Server]:
     port = free_port()
-    command = [sys.executable, "-m", "uvicorn", "bench.poolapp:app", "--port", str(port)]
+    command = [sys.executable, "-m", "uvicorn", app, "--port", str(port)]
     command += ["--loop", "uvloop", "--http", "httptools", "--log-level", "warning"]
-    async with _served([*command, "--no-access-log"], port, {"BENCH_CORES": str(cores)}) as server:
+    async with _served([*command, "--no-access-log"], port, environment) as server:
         yield server
 
 
@@ -119,7 +150,7 @@ async def _served(
         )
         try:
             await _until_ready(process, f"http://127.0.0.1:{port}{ready}", output)
-            yield Server(port, _listener(process.pid, port))
+            yield Server(port, _listener(process.pid, port), process.pid)
         finally:
             await stop(process)
 

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -28,7 +27,7 @@ import psutil
 
 from . import tasks
 from .run import Run
-from .servers import PARTS, Server, gateway_server
+from .servers import PARTS, Server, cpu_seconds, gateway_server
 from .table import Row, Target
 from .wire import connect, exchange, request
 
@@ -47,8 +46,6 @@ TRACED = {
 }
 # Seconds until the spans of the first maps are written, so that they are not counted.
 WRITTEN = 1.5
-# Kind of clock in the number that clock_getcpuclockid(3) makes of a process's id.
-CPU_CLOCK = 2
 
 
 @dataclass(frozen=True)
@@ -173,7 +170,7 @@ def _cpu_seconds(server: Server) -> dict[int, float]:
     found = [parent, *parent.children(recursive=True)]
     commands = " ".join(part for process in found for part in process.cmdline())
     assert all(part in commands for part in PARTS), commands
-    return {p.pid: time.clock_gettime((~p.pid << 3) | CPU_CLOCK) for p in found}
+    return {p.pid: cpu_seconds(p.pid) for p in found}
 
 
 @asynccontextmanager

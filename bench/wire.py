@@ -13,6 +13,7 @@ from time import perf_counter
 
 JSON = "application/json"
 JSON_LINES = "application/jsonl"
+MSGPACK = "application/msgpack"
 RECEIVE = 1 << 18
 ANSWER_SECONDS = 60  # Seconds without any answer after which a server counts as stuck.
 
@@ -26,11 +27,15 @@ class BadAnswerError(Exception):
 
 def request(port: int, path: str, body: bytes, *, accept: str = JSON) -> bytes:
     """A whole ``POST`` of JSON."""
+    return _post(port, path, JSON, accept, len(body)) + body
+
+
+def _post(port: int, path: str, media: str, accept: str, size: int) -> bytes:
     head = (
-        f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: {JSON}\r\n"
-        f"Accept: {accept}\r\nContent-Length: {len(body)}\r\n\r\n"
+        f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: {media}\r\n"
+        f"Accept: {accept}\r\nContent-Length: {size}\r\n\r\n"
     )
-    return head.encode() + body
+    return head.encode()
 
 
 def connect(port: int) -> socket.socket:
@@ -86,6 +91,36 @@ def exchange(connection: socket.socket, message: bytes) -> bytes:
             raise BadAnswerError(f"the server hung up after {bytes(answer[:200])!r}")
         answer += received
     return body
+
+
+def exchange_large(
+    connection: socket.socket, path: str, body: bytes, media: str, answer: bytearray
+) -> int:
+    """Send a body and read the answer into a buffer, each without a copy of the whole.
+
+    Return the bytes of the answer. Raises BadAnswerError if it is larger than the buffer.
+    """
+    port = connection.getpeername()[1]
+    connection.sendall(_post(port, path, media, media, len(body)))
+    connection.sendall(body)
+    view, at = memoryview(answer), 0
+    with io.BufferedReader(socket.SocketIO(connection, "r"), RECEIVE) as stream:
+        head = _head(stream)
+        if head[9:12] != b"200":
+            raise BadAnswerError(f"{head!r} {stream.read1(2000)!r}")
+        length = _LENGTH.search(head)
+        while size := int(length[1]) if length else int(stream.readline(), 16):
+            if size > len(answer) - at:
+                raise BadAnswerError(f"the answer has over {len(answer)} bytes")
+            got = stream.readinto(view[at : at + size])
+            if got < size:
+                raise BadAnswerError(f"the server hung up after {at + got} bytes")
+            at += size
+            if length:
+                return at
+            stream.readline()
+        stream.readline()
+    return at
 
 
 @dataclass

@@ -16,9 +16,10 @@ from statistics import mean
 from typing import Any, Literal
 from xml.etree import ElementTree
 
+import msgspec
 import psutil
 import pytest
-from bench import released, tasks, wire
+from bench import echoapp, released, tasks, wire
 from bench.measure import Measure, interleaved, median_ratio, quantile
 from bench.memory import _check
 from bench.peers.__main__ import Process, Result, is_enough
@@ -133,10 +134,12 @@ time.sleep(600)
                     assert parent.stdout.readline() == b"burnt\n"
                 processes += processes[0].children(recursive=True)
                 used = _cpu_seconds(Server(0, processes[1].pid))
+                total = Server(0, processes[1].pid, parent.pid).cpu_seconds()
             finally:
                 for process in reversed(processes):
                     process.kill()
     assert len(used) == 3 and all(seconds >= 0.3 for seconds in used.values())
+    assert total >= sum(used.values())
 
 
 def test_work_is_the_same_in_every_run_and_of_the_mean_asked_for() -> None:
@@ -212,6 +215,59 @@ def echoing() -> Iterator[int]:
         yield listener.getsockname()[1]
         listener.shutdown(socket.SHUT_RDWR)
         accepting.join()
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("media", [wire.JSON, wire.MSGPACK])
+async def test_the_echo_splits_and_joins(media: str) -> None:
+    encode = {wire.JSON: msgspec.json.encode, wire.MSGPACK: msgspec.msgpack.encode}[media]
+    body = encode([b"x" * 500, b"y" * 500])
+    parts = [body[:1], body[1:700], body[700:]]
+    sent: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": parts.pop(0), "more_body": bool(parts)}
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    headers = [(b"content-type", media.encode())]
+    await echoapp.app({"type": "http", "method": "POST", "headers": headers}, receive, send)
+    assert sent[1]["body"] == body and (b"content-length", b"%d" % len(body)) in sent[0]["headers"]
+
+
+@pytest.mark.parametrize("framing", ["length", "chunked"])
+def test_large_answers_are_read_into_their_buffer(framing: str) -> None:
+    body = bytes(range(256)) * 4000
+    got: list[bytes] = []
+    answers = {
+        "length": b"Content-Length: %d\r\n\r\n%b" % (len(body), body),
+        "chunked": b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n2\r\n%b\r\n0\r\n\r\n"
+        % (len(body) - 2, body[:-2], body[-2:]),
+    }
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            for _ in range(2):
+                connection, _ = listener.accept()
+                with connection, connection.makefile("rb") as stream, suppress(ConnectionError):
+                    while stream.readline() != b"\r\n":
+                        pass
+                    got.append(stream.read(len(body)))
+                    connection.sendall(b"HTTP/1.1 200 OK\r\n" + answers[framing])
+
+        serving = threading.Thread(target=serve)
+        serving.start()
+        answer = bytearray(len(body))
+        with wire.connect(listener.getsockname()[1]) as connection:
+            assert wire.exchange_large(connection, "/", body, wire.JSON, answer) == len(body)
+        with (
+            wire.connect(listener.getsockname()[1]) as connection,
+            pytest.raises(wire.BadAnswerError, match="over 9 bytes"),
+        ):
+            wire.exchange_large(connection, "/", body, wire.JSON, bytearray(9))
+        serving.join()
+    assert answer == body and got == [body, body]
 
 
 def test_load_is_counted_and_answers_are_checked(
