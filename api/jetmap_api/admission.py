@@ -47,7 +47,7 @@ class Admission:
 class Reservation:
     """The memory, items, files and place of one request."""
 
-    __slots__ = ("_admission", "_arriving", "_held", "_memory", "items", "size", "spooled")
+    __slots__ = ("_admission", "_arriving", "_held", "_left", "_memory", "items", "size", "spooled")
 
     def __init__(self, admission: Admission, memory: Memory) -> None:
         self.size = 0
@@ -55,6 +55,7 @@ class Reservation:
         self.spooled = 0
         self._arriving = 0
         self._held = 0  # Bytes of a large item of a passing body.
+        self._left = 0  # Bytes that a large body has left to its values.
         self._admission = admission
         self._memory = memory
 
@@ -117,6 +118,20 @@ class Reservation:
         self._memory.used -= size
         self.size -= size
 
+    def leave_to_values(self, size: int) -> None:
+        """Give back bytes that a body took while it was read: values of its items may have them."""
+        self.give(size)
+        self._left += size
+
+    def take_left(self, size: int) -> bool:
+        """Add bytes of values that the body has left, while half of the memory stays free."""
+        room = self._admission.memory_budget // 2
+        if size > self._left or self._memory.used + size > room:
+            return False
+        self._left -= size
+        self.force(size)
+        return True
+
     def add_items(self, count: int) -> None:
         """Add items of a list whose bytes are counted already. Raises Problem: 429, 413, 503."""
         admission = self._admission
@@ -175,7 +190,7 @@ class Reservation:
         self._memory.used -= self.size
         self._admission.items -= self.items
         self._admission.spooled -= self.spooled
-        self.size = self.items = self.spooled = self._held = 0
+        self.size = self.items = self.spooled = self._held = self._left = 0
 
     def _full(self, size: int) -> Problem:
         limit = self._admission.memory_budget

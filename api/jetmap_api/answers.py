@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 import msgspec
 
 from jetmap.settings import LimitSettings
-from jetmap.wire.arrays import array_header, concatenate
-from jetmap.wire.arrays import body as array_body
+from jetmap.wire.arrays import array_header, body_view, concatenate, size_around
 from jetmap.wire.messages import ErrorRecord, Format
 
 from .admission import Reservation
@@ -22,6 +21,11 @@ from .spool import BLOCK, SpooledParts
 _json = msgspec.json.Encoder().encode
 _msgpack = msgspec.msgpack.Encoder().encode
 _encode = {"json": _json, "msgpack": _msgpack}
+# What an object of values and errors has before, between and behind them.
+_AROUND: dict[str, tuple[bytes, bytes, bytes]] = {
+    "json": (b'{"values":', b',"errors":', b"}"),
+    "msgpack": (b"\x82" + _msgpack("values"), _msgpack("errors"), b""),
+}
 
 
 class Map(Protocol):
@@ -39,7 +43,8 @@ class Map(Protocol):
 class Gathered:
     """The values of a whole map, in whatever order they come, as one list in input order.
 
-    They are in memory up to a limit, then in a file. The request's reservation covers both.
+    They are in memory up to a limit, and beyond it as far as the request's large body has left
+    memory; then in a file. The request's reservation covers all of it.
     """
 
     def __init__(self, format: Format, limits: LimitSettings, reservation: Reservation) -> None:
@@ -50,12 +55,18 @@ class Gathered:
         # Of each part: start, count, values (None in the file), offset in the file, size.
         self._parts: list[tuple[int, int, bytes | None, int, int]] = []
         self._in_memory = 0
+        self._inner = 0  # Bytes of all parts without their heads and ends.
         self._spooled: SpooledParts | None = None
 
     @property
     def is_spooled(self) -> bool:
         """True if a part is in a file."""
         return self._spooled is not None
+
+    @property
+    def size(self) -> int:
+        """The bytes of the encoded list."""
+        return size_around(self.count, len(self._parts), self._format) + self._inner
 
     def add(self, outcomes: Outcomes) -> None:
         """Add outcomes. Raises Problem as ``SpooledPipe.put`` does."""
@@ -65,8 +76,12 @@ class Gathered:
         values = outcomes.values
         size = len(values)
         self.count += count
+        self._inner += len(body_view(values, self._format))
         if self._in_memory + size <= self._limits.max_buffer_bytes and self._reservation.take(size):
             self._in_memory += size
+            self._parts.append((outcomes.start, count, values, 0, size))
+            return
+        if self._reservation.take_left(size):
             self._parts.append((outcomes.start, count, values, 0, size))
             return
         if self._spooled is None:
@@ -80,10 +95,10 @@ class Gathered:
         )
 
     def whole(self) -> bytes | None:
-        """Return the encoded list; None if a part of it is in the file: then use ``blocks``."""
-        if self._spooled is not None:
-            return None
+        """Return the encoded list; None if it is large or in the file: then use ``pieces``."""
         parts = self._parts
+        if self._spooled is not None or self._inner > BLOCK:
+            return None
         if len(parts) == 1:
             values = parts[0][2]
             assert values is not None
@@ -93,19 +108,21 @@ class Gathered:
             [part[2] for part in parts if part[2] is not None], self.count, self._format
         )
 
-    def blocks(self) -> Iterator[bytes]:
-        """Return the encoded list piece by piece."""
+    def pieces(self) -> Iterator[bytes | memoryview]:
+        """Return the encoded list piece by piece, and drop each piece."""
         json = self._format == "json"
         yield b"[" if json else array_header(self.count)
+        self._parts.sort(reverse=True)
         first = True
-        for _, _, values, offset, size in sorted(self._parts):
+        while self._parts:
+            _, _, values, offset, size = self._parts.pop()
             if values is None:
                 assert self._spooled is not None
                 values = self._spooled.read(offset, size)
             if json and not first:
                 yield b","
             first = False
-            yield array_body(values, self._format)
+            yield body_view(values, self._format)
         if json:
             yield b"]"
 
@@ -161,22 +178,18 @@ class ListAnswer:
         """Write the answer."""
         headers = [(b"content-type", CONTENT_TYPES[self._format]), *self.headers]
         start: dict[str, Any] = {"type": "http.response.start", "status": 200, "headers": headers}
-        body = self._whole()
+        body = self._values.whole() if self._errors is None else None
         if body is not None:
             headers.append((b"content-length", b"%d" % len(body)))
             await send(start)
-            if len(body) > BLOCK:  # Written in blocks, so that the server does not hold all of it.
-                self.close()
-                for at in range(0, len(body) - BLOCK, BLOCK):
-                    block = body[at : at + BLOCK]
-                    await send({"type": "http.response.body", "body": block, "more_body": True})
-                body = body[(len(body) - 1) // BLOCK * BLOCK :]
             await send({"type": "http.response.body", "body": body})
             return
+        left = self._size()
+        headers.append((b"content-length", b"%d" % left))
         await send(start)
-        for block in self._blocks():
-            await send({"type": "http.response.body", "body": block, "more_body": True})
-        await send({"type": "http.response.body", "body": b""})
+        for block in in_blocks(self._pieces()):  # The server need not hold all of it.
+            left -= len(block)
+            await send({"type": "http.response.body", "body": block, "more_body": left > 0})
 
     def close(self) -> None:
         """Drop the outcomes."""
@@ -203,28 +216,41 @@ class ListAnswer:
         if self._first is not None and self._missing == 0:
             raise item_problem(self._first, self._debug)
 
-    def _whole(self) -> bytes | None:
-        """Return the answer, if all of it is in memory."""
-        if self._errors is None:
-            return self._values.whole()
-        if self._values.is_spooled or self._errors.is_spooled:
-            return None
-        return b"".join(self._blocks())
+    def _size(self) -> int:
+        """Return the bytes of the answer."""
+        size = self._values.size
+        if self._errors is not None:
+            size += sum(map(len, _AROUND[self._format])) + self._errors.size
+        return size
 
-    def _blocks(self) -> Iterator[bytes]:
+    def _pieces(self) -> Iterator[bytes | memoryview]:
         if self._errors is None:
-            yield from self._values.blocks()
-        elif self._format == "json":
-            yield b'{"values":'
-            yield from self._values.blocks()
-            yield b',"errors":'
-            yield from self._errors.blocks()
-            yield b"}"
-        else:
-            yield b"\x82" + _msgpack("values")
-            yield from self._values.blocks()
-            yield _msgpack("errors")
-            yield from self._errors.blocks()
+            yield from self._values.pieces()
+            return
+        start, middle, end = _AROUND[self._format]
+        yield start
+        yield from self._values.pieces()
+        yield middle
+        yield from self._errors.pieces()
+        yield end
+
+
+def in_blocks(pieces: Iterable[bytes | memoryview]) -> Iterator[bytes]:
+    """Join small pieces, and cut large ones, to blocks of BLOCK bytes or fewer."""
+    some: list[bytes | memoryview] = []
+    room = BLOCK
+    for piece in pieces:
+        if some and len(piece) > room:
+            yield b"".join(some)
+            some.clear()
+            room = BLOCK
+        at = 0
+        while len(piece) - at > BLOCK:
+            yield bytes(piece[at : at + BLOCK])
+            at += BLOCK
+        some.append(piece[at:])
+        room -= len(piece) - at
+    yield b"".join(some)
 
 
 def first_of(errors: Sequence[ErrorRecord]) -> ErrorRecord:

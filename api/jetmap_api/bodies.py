@@ -8,12 +8,15 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Iterable
+from io import BytesIO
 
 import msgspec
 
 from jetmap.settings import LimitSettings
 from jetmap.wire.arrays import length
+from jetmap.wire.messages import Format
 from jetmap.wire.split import Elements, JsonArray, MsgpackArray, Splitter
+from jetmap.wire.split.large import NotLargeError, large_elements
 from jetmap.wire.split.whole_json import split_array
 
 from .admission import Reservation
@@ -198,9 +201,9 @@ async def read_body(
 ) -> bytes:
     """Read a whole body, and reserve memory for it.
 
-    A body larger than PIECE needs twice its size, because it is copied when it is joined and when
-    it is split. Raises Problem: 413 or 503, before it is sent if its length is known; 408 if it
-    stalls; 400 if it is not as long as announced.
+    A body larger than PIECE needs twice its size, because it is copied when it is split. Raises
+    Problem: 413 or 503, before it is sent if its length is known; 408 if it stalls; 400 if it is
+    not as long as announced.
     """
     length = framing.length
     if length is not None:
@@ -210,15 +213,15 @@ async def read_body(
     if framing.arrived:  # As small ones are: there is nothing to wait for.
         message = await receive()
         if message["type"] == "http.request" and not message["more_body"]:
-            body: bytes = message["body"]
-            framing.check(len(body))
-            if len(body) > limits.max_body_bytes:
-                raise _body_too_large(len(body), limits)
+            whole: bytes = message["body"]
+            framing.check(len(whole))
+            if len(whole) > limits.max_body_bytes:
+                raise _body_too_large(len(whole), limits)
             if length is None:
-                reservation.add(len(body) if len(body) <= PIECE else 2 * len(body))
-            return body
+                reservation.add(len(whole) if len(whole) <= PIECE else 2 * len(whole))
+            return whole
     arrival = Arrival(receive, framing, idle=limits.body_idle_timeout, rate=limits.min_body_rate)
-    parts: list[bytes] = []
+    body = BytesIO()  # It grows where it is; parts to be joined would take fresh memory twice.
     while arrival.more:
         part = await arrival.next()
         if part is None:
@@ -229,10 +232,10 @@ async def read_body(
             raise _body_too_large(arrival.size, limits)
         if length is None:
             reservation.add(len(part))
-        parts.append(part)
+        body.write(part)
     if length is None and arrival.size > PIECE:
         reservation.add(arrival.size)
-    return b"".join(parts)
+    return body.getvalue()
 
 
 async def json_elements(body: bytes, limits: LimitSettings, reservation: Reservation) -> Elements:
@@ -244,8 +247,10 @@ async def json_elements(body: bytes, limits: LimitSettings, reservation: Reserva
         whole = split_array(body, limits, advice=USE_JSON)
         _count(len(whole), 0, limits, reservation)
         return whole
-    elements = await _split(JsonArray(limits, USE_JSON), body, PIECE, limits, reservation)
-    reservation.give(len(body))  # The elements are copies.
+    elements = await _large(body, "json", limits, reservation)
+    if elements is None:
+        elements = await _split(JsonArray(limits, USE_JSON), body, PIECE, limits, reservation)
+    reservation.leave_to_values(len(body))  # Elements are copies, or views of a body that stays.
     return elements
 
 
@@ -256,9 +261,38 @@ async def msgpack_elements(
     count = length(body)
     if count <= len(body):
         _check_count(count, limits)
-    elements = await _split(MsgpackArray(limits, USE_JSON), body, SLICE, limits, reservation)
+    elements = None
     if len(body) > PIECE:
-        reservation.give(len(body))  # The elements are copies.
+        elements = await _large(body, "msgpack", limits, reservation)
+    if elements is None:
+        elements = await _split(MsgpackArray(limits, USE_JSON), body, SLICE, limits, reservation)
+    if len(body) > PIECE:
+        reservation.leave_to_values(
+            len(body)
+        )  # Elements are copies, or views of a body that stays.
+    return elements
+
+
+async def _large(
+    body: bytes, format: Format, limits: LimitSettings, reservation: Reservation
+) -> Elements | None:
+    """Split a body of large elements without copying them; None: let a splitter do it."""
+    elements: list[msgspec.Raw] = []
+    turn = PIECE
+    at = 0
+    try:
+        for element in large_elements(body, format):
+            size = len(element)
+            if size > limits.max_item_bytes:
+                return None
+            elements.append(msgspec.Raw(element))
+            at += size
+            if at >= turn:
+                turn = at + PIECE
+                await asyncio.sleep(0)
+    except NotLargeError:
+        return None
+    _count(len(elements), 0, limits, reservation)
     return elements
 
 

@@ -12,7 +12,7 @@ from jetmap.settings import LimitSettings
 from jetmap.wire import arrays
 
 from .admission import Reservation
-from .answers import Gathered
+from .answers import Gathered, in_blocks
 from .job_follower import Enough, Follower, behind_gap, in_json, incomplete
 from .outcomes import Outcomes, Translated, translate
 from .problems import error_record, problem_of
@@ -194,7 +194,7 @@ async def packed(
             for block in _nulls(total - at):
                 yield block
         yield _msgpack("errors")
-        for block in errors.blocks():
+        for block in in_blocks(errors.pieces()):
             yield block
         yield _msgpack("missing") + _msgpack(missing) + _msgpack("next") + _msgpack(following)
     finally:

@@ -61,7 +61,8 @@ class LimitSettings(Section):
     )
     max_buffer_bytes: Size = setting(
         16 << 20,
-        "Bytes of results of one map that a slow reader may leave in memory; more spool to a file.",
+        "Bytes of results of one map that a slow reader may leave in memory; more spool to a file. "
+        "The values of a list may also have the memory that its body took while it was read.",
         limit="unread results of one map in memory: sending pauses, or they spool to a file",
     )
     max_spool_bytes: Size = setting(

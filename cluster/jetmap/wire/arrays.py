@@ -32,6 +32,8 @@ def split(array: bytes, format: Format) -> list[msgspec.Raw]:
 
 def join(elements: Sequence[bytes | msgspec.Raw], format: Format) -> bytes:
     """Join encoded elements to one encoded array."""
+    if len(elements) == 1 and format != "pickle":  # It may be large, and is copied once.
+        return b"".join((b"[", elements[0], b"]") if format == "json" else (b"\x91", elements[0]))
     if format == "json":
         return b"[" + b",".join(elements) + b"]"
     if format == "pickle":
@@ -61,10 +63,29 @@ def body(array: bytes, format: Format) -> bytes:
     """Return an encoded array without its head (and, for JSON, its end)."""
     if format == "json":
         return array[1:-1]
+    return array[_head(array) :]
+
+
+def body_view(array: bytes, format: Format) -> memoryview:
+    """Return what ``body`` does, without a copy."""
+    view = memoryview(array)
+    return view[1:-1] if format == "json" else view[_head(array) :]
+
+
+def size_around(count: int, arrays: int, format: Format) -> int:
+    """Return the bytes of one array beside the bodies of the ``arrays`` that it is joined from.
+
+    count: its elements; each of the arrays has some.
+    """
+    return len(array_header(count)) if format != "json" else 2 + max(0, arrays - 1)
+
+
+def _head(array: bytes) -> int:
+    """Return the bytes of a MessagePack array's head."""
     first = array[0]
     if first & 0xF0 == 0x90:
-        return array[1:]
-    return array[3:] if first == 0xDC else array[5:]
+        return 1
+    return 3 if first == 0xDC else 5
 
 
 def concatenate(arrays: Iterable[bytes], count: int, format: Format) -> bytes:

@@ -212,6 +212,35 @@ async def test_results_that_do_not_fit_into_memory_go_to_a_file() -> None:
     assert books.taken == (0, 0, 0, 0)
 
 
+async def test_values_take_the_memory_that_a_large_body_has_left() -> None:
+    books = Books(max_memory_bytes=400, max_buffer_bytes=20)
+    hold = books.hold()
+    hold.add(160)
+    hold.leave_to_values(80)
+    gathered = Gathered("json", LIMITS.replace(max_buffer_bytes=20), hold)
+    values = b"[%b]" % (b"1" * 38)
+    gathered.add(Batch(1, 1, values, []))
+    gathered.add(Batch(0, 1, values, []))
+    assert not gathered.is_spooled and books.taken == (0, 0, 0, 160)
+    gathered.add(Batch(2, 1, values, []))
+    assert gathered.is_spooled and books.taken == (0, 0, 40, 160), "the body has left no more"
+    size, encoded = gathered.size, b"".join(gathered.pieces())
+    assert encoded == b"[%b]" % b",".join([values[1:-1]] * 3) and size == len(encoded)
+    gathered.close()
+    hold.close()
+    assert books.taken == (0, 0, 0, 0)
+
+
+async def test_values_leave_half_of_the_memory_to_others() -> None:
+    books = Books(max_memory_bytes=200, max_buffer_bytes=20)
+    hold = books.hold()
+    hold.add(160)
+    hold.leave_to_values(80)
+    assert not hold.take_left(21) and hold.take_left(20) and not hold.take_left(1)
+    hold.close()
+    assert not hold.take_left(1) and books.taken == (0, 0, 0, 0)
+
+
 async def test_the_answer_is_held_until_it_is_read() -> None:
     cluster = FakeCluster(echo, chunk=1)
     exchange = Exchange(cluster, "/map/echo")

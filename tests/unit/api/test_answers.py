@@ -68,9 +68,9 @@ def test_gathered_batches_are_one_list(counts: list[int], random: Any, buffer: i
         seen |= set(range(batch.start, batch.start + batch.count))
         for index in range(total + 1):
             assert gathered.count_before(index) == len(set(range(index)) & seen)
-    whole = gathered.whole()
-    body = whole if whole is not None else b"".join(gathered.blocks())
-    assert msgspec.json.decode(body) == list(range(total))
+    size, whole = gathered.size, gathered.whole()
+    body = whole if whole is not None else b"".join(gathered.pieces())
+    assert msgspec.json.decode(body) == list(range(total)) and len(body) == size
     gathered.close()
 
 

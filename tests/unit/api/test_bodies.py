@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from exchange import Exchange
 from fake_cluster import FakeCluster
 from hypotheses import examples
+from jetmap.dispatch.sources import ELEMENT_BYTES
 from jetmap.errors import JetmapError
 from jetmap.settings import LimitSettings
 from jetmap.wire.split import JsonLines, msgpack_array
@@ -180,6 +181,33 @@ def test_no_large_body_is_split_in_one_step(media: str) -> None:
         except StopIteration as done:
             assert len(done.value) == 240_000 and steps >= len(body) // most
             break
+
+
+@pytest.mark.parametrize("media", ["json", "msgpack"])
+def test_large_items_are_views_of_their_body(media: str) -> None:
+    items = [bytes([65 + n]) * 30_000 for n in range(25)]
+    encode, split = {
+        "json": (msgspec.json.encode, json_elements),
+        "msgpack": (msgspec.msgpack.encode, msgpack_elements),
+    }[media]
+    body, hold = encode(items), held()
+    assert len(body) > bodies.PIECE
+    hold.add(2 * len(body))
+    found = run(split(body, LIMITS, hold))
+    assert all(type(element) is msgspec.Raw for element in found)
+    assert [bytes(element) for element in found] == [encode(item) for item in items]
+    assert hold.size == len(body) + 25 * ELEMENT_BYTES
+    # What is refused is refused as without them.
+    for small, setting in (
+        (limits(max_item_bytes=30_000), "max_item_bytes"),
+        (limits(max_list=24), "max_list"),
+    ):
+        hold = held(small)
+        hold.add(2 * len(body))
+        with pytest.raises((Problem, JetmapError)) as caught:
+            run(split(body, small, hold))
+        problem = problem_of(caught.value, False)
+        assert (problem.status, problem.members["setting"]) == (413, setting)
 
 
 # Bodies that stall
