@@ -197,6 +197,7 @@ class _Worker:
             self._aftermath.needed,
             self._progress.last_words,
             renderer(setup.log_format),
+            lambda: self._progress.item is not None,
         )
         self._output.redirect()
         show_logs(setup.log_level, setup.log_format)

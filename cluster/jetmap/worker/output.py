@@ -18,6 +18,8 @@ from .lines import Keep, MarkedLines, OutputBudget, Render, marked
 # each item. The worker of an executor has them from its first call on.
 flushed_elsewhere: tuple[io.TextIOBase | None, ...] = ()
 
+LATE_SECONDS = 0.5  # Seconds after which the unfinished line of a thread ends, if no item ends it.
+
 
 class MarkedBuffer(io.BufferedIOBase):
     """The bytes under ``sys.stdout`` or ``sys.stderr``, cut into lines and marked.
@@ -76,6 +78,7 @@ class Output:
         needed: Called when ``finish`` has something to do.
         keeps: Place to keep the unfinished line of each stream.
         render: How a line is written.
+        in_item: Whether an item is in progress, after which ``finish`` may be called.
     """
 
     def __init__(
@@ -86,10 +89,14 @@ class Output:
         needed: Callable[[], None],
         keeps: Sequence[Keep | None] = (None, None),
         render: Render = marked,
+        in_item: Callable[[], bool] = lambda: False,
     ) -> None:
         self._mark = mark
         self._fd = fd
         self._needed = needed
+        self._in_item = in_item
+        self._thread = threading.get_ident()  # That of the items.
+        self._timer: threading.Timer | None = None
         self._lock = threading.RLock()  # Reentrant: a signal handler may print during a print.
         budget = OutputBudget(rate)
         self._lines = [MarkedLines(budget, keep, render) for keep in keeps]
@@ -107,6 +114,8 @@ class Output:
             self._write(lines.feed(data, self._mark(), time.monotonic()))
             if lines.unfinished:
                 self._needed()
+                if threading.get_ident() != self._thread:
+                    self._finish_later()
 
     def finish(self) -> bool:
         """End unfinished lines, while their mark still holds.
@@ -121,16 +130,37 @@ class Output:
                 wrapped = True
                 with contextlib.suppress(Exception):
                     stream.flush()
-        with self._lock:
-            for lines in self._lines:
-                self._write(lines.finish(time.monotonic()))
+        self._end_lines()
         return wrapped
 
     def after_fork(self) -> None:
         """Leave the unfinished lines, in a forked child, to its parent."""
         self._lock = threading.RLock()
+        self._thread, self._timer = threading.get_ident(), None
         for lines in self._lines:
             lines.forget()
+
+    def _end_lines(self) -> None:
+        with self._lock:
+            for lines in self._lines:
+                self._write(lines.finish(time.monotonic()))
+
+    def _finish_later(self) -> None:
+        """End a thread's line soon: it may go on after its item, and no other may come."""
+        if self._timer is None:
+            timer = threading.Timer(LATE_SECONDS, self._finish_late)
+            timer.daemon = True
+            with contextlib.suppress(RuntimeError):  # There may be no more threads.
+                timer.start()
+                self._timer = timer
+
+    def _finish_late(self) -> None:
+        with self._lock:
+            self._timer = None
+            if not self._in_item():
+                self._end_lines()
+            elif any(lines.unfinished for lines in self._lines):
+                self._finish_later()
 
     def _write(self, writes: list[bytes]) -> None:
         try:

@@ -183,8 +183,9 @@ def test_a_second_signal_is_now(servers: Servers, house: House) -> None:
     for process in (worker, caller):
         with suppress(ProcessLookupError):
             process.send_signal(signal.SIGTERM)
-    assert ended(worker) in (Exit.OK, Exit.INTERRUPTED)
-    assert ended(caller) == Exit.INTERRUPTED
+    # The second may come while a process that is about to end changes its handlers.
+    assert ended(worker) in (Exit.OK, Exit.INTERRUPTED, -signal.SIGTERM)
+    assert ended(caller) in (Exit.INTERRUPTED, -signal.SIGTERM)
     servers.last.send_signal(signal.SIGCONT)
     assert "Traceback" not in house.said, house.said
 

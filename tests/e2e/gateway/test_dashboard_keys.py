@@ -138,6 +138,7 @@ def test_a_function_and_the_pool_are_steered_and_an_item_runs(
     keys.press(".ask [data-act=yes]")
     keys.press("[data-act=fnresume]")
     keys.press("[data-ask='limitfn:double']")
+    tab.until("document.querySelector('[data-field=limit]')?.value === '1'")
     keys.reach("[data-field=limit]")
     tab.do("document.activeElement.select()")
     tab.press("Backspace")

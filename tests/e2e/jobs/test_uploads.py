@@ -71,7 +71,9 @@ async def test_an_uploader_that_slept_leaves_the_key_to_whose_it_is(place: Site)
         first.process.send_signal(signal.SIGCONT)
         body.rest.set()
         answer = await stale
-        assert (answer.status_code, answer.json()["type"]) == (409, "urn:jetmap:upload-lost")
+        found = answer.status_code, answer.json()["type"]
+        # Its connection may be lost, too: the broker drops clients that do not read.
+        assert found in ((409, "urn:jetmap:upload-lost"), (503, "urn:jetmap:no-broker"))
         assert int(answer.headers["retry-after"]) > 0
         for where in (second, first):
             again = await post(where, body.whole)

@@ -7,7 +7,9 @@ import gc
 import io
 import os
 import sys
+import time
 from collections.abc import Iterator
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -18,6 +20,7 @@ from jetmap.worker.lines import (
     ATOMIC,
 )
 from jetmap.worker.output import Output
+from waiting import wait_until_sync
 
 PLENTY = 1 << 30
 
@@ -33,7 +36,11 @@ class Harness:
         os.set_blocking(self.reading, False)
         self.mark = "[m item 1]"
         self.needs = 0
-        self.output = Output(lambda: self.mark, self.writing, PLENTY, self._need)
+        self.is_in_item = False
+        self.output = Output(
+            *(lambda: self.mark, self.writing, PLENTY, self._need),
+            in_item=lambda: self.is_in_item,
+        )
 
     def _need(self) -> None:
         self.needs += 1
@@ -185,3 +192,30 @@ def test_output_to_nowhere_fails_no_function() -> None:
         print("lost")
         harness.reading = os.open(os.devnull, os.O_RDONLY)
         assert module.MAX_LINE > ATOMIC
+
+
+def test_a_threads_line_ends_by_itself_when_no_item_ends_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(output, "LATE_SECONDS", 0.01)
+    with redirected() as made:
+
+        def talk(text: str) -> None:
+            thread = Thread(target=print, args=(text,), kwargs={"end": ""})
+            thread.start()
+            thread.join()
+
+        made.is_in_item = True
+        talk("begun in an item, ")
+        time.sleep(0.1)
+        assert made.said() == []
+        talk("ended behind it")
+        made.is_in_item = False
+        said: list[str] = []
+        wait_until_sync(lambda: said.extend(made.said()) or said, "it is written")
+        assert said == ["[m item 1] begun in an item, ended behind it"]
+        print("of the item itself", end="")
+        time.sleep(0.1)
+        assert made.said() == []
+        made.output.finish()
+        assert made.said() == ["[m item 1] of the item itself"]
