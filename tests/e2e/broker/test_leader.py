@@ -79,8 +79,7 @@ async def joined(three: list[Node], place: Path) -> AsyncIterator[Cluster]:
             await wait_until(
                 lambda: any(p.ready == p.cores for p in cluster.workers),
                 "the agent is ready",
-                30,
-                lambda: agent.said,
+                show=lambda: agent.said,
             )
             yield cluster
         finally:

@@ -25,7 +25,7 @@ CHEAP, DEAR = 0.0, 0.1
 async def cluster(mark: str) -> AsyncIterator[Cluster]:
     async with Cluster(tasks=FUNCTIONS, cores=2) as cluster:
         await wait_until(
-            lambda: sum(found.ready for found in cluster.workers) == 2, "the workers are ready", 30
+            lambda: sum(found.ready for found in cluster.workers) == 2, "the workers are ready"
         )
         yield cluster
 

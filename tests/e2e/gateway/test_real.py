@@ -66,7 +66,7 @@ def hasty(seconds: float) -> float:
 async def site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
     tasks = tmp_path_factory.mktemp("tasks") / "api_real_tasks.py"
     tasks.write_text(TASKS)
-    cluster = Cluster(tasks=str(tasks), share=False, cores=2, start_timeout=30)
+    cluster = Cluster(tasks=str(tasks), share=False, cores=2, start_timeout=PATIENCE)
     async with cluster, served(cluster) as port:
         yield Site(cluster, "127.0.0.1", port)
 
