@@ -281,12 +281,9 @@ async def _large(
     turn = PIECE
     at = 0
     try:
-        for element in large_elements(body, format):
-            size = len(element)
-            if size > limits.max_item_bytes:
-                return None
+        for element in large_elements(body, format, limits.max_item_bytes):
             elements.append(msgspec.Raw(element))
-            at += size
+            at += len(element)
             if at >= turn:
                 turn = at + PIECE
                 await asyncio.sleep(0)

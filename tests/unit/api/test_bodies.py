@@ -18,7 +18,8 @@ from hypotheses import examples
 from jetmap.dispatch.sources import ELEMENT_BYTES
 from jetmap.errors import JetmapError
 from jetmap.settings import LimitSettings
-from jetmap.wire.split import JsonLines, msgpack_array
+from jetmap.wire.split import JsonLines, large, msgpack_array
+from jetmap.wire.split.large import LEAST
 from jetmap_api import bodies
 from jetmap_api.bodies import ALLOWANCE, BodyPace, json_elements, msgpack_elements
 from jetmap_api.problems import Problem, problem_of
@@ -183,6 +184,17 @@ def test_no_large_body_is_split_in_one_step(media: str) -> None:
             break
 
 
+def test_much_white_space_is_not_read_in_one_step() -> None:
+    body = b" " * (4 * bodies.PIECE) + b'["%b"]' % (b"x" * LEAST)
+    splitting = json_elements(body, LIMITS, held())
+    for steps in itertools.count():
+        try:
+            splitting.send(None)
+        except StopIteration as done:
+            assert len(done.value) == 1 and steps >= 4
+            break
+
+
 @pytest.mark.parametrize("media", ["json", "msgpack"])
 def test_large_items_are_views_of_their_body(media: str) -> None:
     items = [bytes([65 + n]) * 30_000 for n in range(25)]
@@ -208,6 +220,77 @@ def test_large_items_are_views_of_their_body(media: str) -> None:
             run(split(body, small, hold))
         problem = problem_of(caught.value, False)
         assert (problem.status, problem.members["setting"]) == (413, setting)
+
+
+_TEXTS = st.integers(0, 14).map(lambda size: b'"%b"' % (b"a,]b\x7f" * 3)[:size])
+_BINS = st.builds(
+    lambda head, data: bytes([head]) + len(data).to_bytes(1 << (head - 0xC4), "big") + data,
+    st.integers(0xC4, 0xC6),
+    st.binary(max_size=14),
+)
+_ODD = {
+    "json": [
+        *[b"1", b'"\\ud800aa"', b'"aaaa\\"a"', b'"aaa\\xaa"', b'[[["aaaaaa"]]]', b""],
+        *[b'"aaa\xffaa"', b'"\xed\xa0\x80aa"', b"\0"],
+    ],
+    "msgpack": [
+        *[b"\x01", b"\xa7aaaaaaa", b"\xd9\x07aa\xffaaaa", b"\xc7\x07\x01aaaaaaa", b"\xc1"],
+        b"\x91" * 4 + b"\x01",
+    ],
+}
+
+
+@st.composite
+def _bodies(draw: st.DrawFn, media: str) -> bytes:
+    """Make a body of long elements, perhaps with an odd one or a fault anywhere."""
+    is_json = media == "json"
+    items = draw(st.lists(_TEXTS if is_json else _BINS, max_size=5))
+    if draw(st.integers(0, 3)) == 0:
+        items.append(draw(st.sampled_from(_ODD[media])))
+    if is_json:
+        space = st.sampled_from([b"", b"", b" ", b"\n\t\r ", b" " * 12])
+        parts = [draw(space) + item + draw(space) for item in items]
+        body = draw(space) + b"[" + b",".join(parts) + b"]" + draw(space)
+    else:
+        count = len(items) + draw(st.sampled_from([0, 0, 0, 0, 1, 100]))
+        heads = [bytes([0x90 | count & 15]), b"\xdc" + count.to_bytes(2, "big")]
+        heads.append(b"\xdd" + count.to_bytes(4, "big"))
+        body = draw(st.sampled_from(heads)) + b"".join(items)
+    if draw(st.booleans()):
+        at = draw(st.integers(0, len(body)))
+        new = draw(
+            st.binary(max_size=1) | st.sampled_from([b'"', b"\\", b",", b"]", b"\xef\xbb\xbf"])
+        )
+        body = body[:at] + new + body[at + draw(st.sampled_from([0, 1, 1, 100])) :]
+    return body
+
+
+@examples(1000)
+@given(st.data(), st.sampled_from(["json", "msgpack"]))
+def test_splitting_large_items_in_place_changes_nothing(data: st.DataObject, media: str) -> None:
+    """The same bodies are refused, for the same reasons, and the same bytes are reserved."""
+    body = data.draw(_bodies(media))
+    chosen = limits(max_item_bytes=14, max_list=4, max_depth=3)
+
+    def outcome() -> Any:
+        hold = held(chosen)
+        hold.add(2 * len(body) if len(body) > bodies.PIECE else len(body))
+        split = json_elements if media == "json" else msgpack_elements
+        try:
+            found = run(split(body, chosen, hold))
+        except (Problem, JetmapError) as exc:
+            return problem_of(exc, False).encode()
+        return [bytes(element).strip(b" \n\t\r") for element in found], hold.size
+
+    async def nothing(*_: Any) -> None:
+        """Leave the body to the splitter."""
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bodies, "PIECE", 8)
+        patch.setattr(large, "LEAST", 6)
+        in_place = outcome()
+        patch.setattr(bodies, "_large", nothing)
+        assert in_place == outcome()
 
 
 # Bodies that stall

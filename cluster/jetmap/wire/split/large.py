@@ -19,24 +19,29 @@ from jetmap.wire.messages import Format
 LEAST = 1000
 
 _HEADS = {0xC4: 2, 0xC5: 3, 0xC6: 5}
-_OPEN = re.compile(rb"[ \t\r\n]*\[[ \t\r\n]*")
-_COMMA = re.compile(rb"[ \t\r\n]*,[ \t\r\n]*")
-_CLOSE = re.compile(rb"[ \t\r\n]*\][ \t\r\n]*")
+# White space; more in one place would be looked at in one step, which keeps other requests waiting.
+_SPACE = rb"[ \t\r\n]{0,1000}+"
+_OPEN = re.compile(_SPACE + rb"\[" + _SPACE)
+_COMMA = re.compile(_SPACE + b"," + _SPACE)
+_CLOSE = re.compile(_SPACE + rb"\]" + _SPACE)
 _skip = msgspec.json.Decoder(msgspec.Raw).decode
 
 
 class NotLargeError(Exception):
-    """Some element is small or of another kind, or the body is malformed."""
+    """Some element is small, too large or of another kind, or the body is malformed."""
 
 
-def large_elements(body: bytes, format: Format) -> Iterator[memoryview]:
-    """Yield each element of an array of large elements. Raises NotLargeError, at any time."""
+def large_elements(body: bytes, format: Format, most: int) -> Iterator[memoryview]:
+    """Yield each element of an array of large elements. Raises NotLargeError, at any time.
+
+    most: bytes that an element may have.
+    """
     view = memoryview(body)
-    ends = _strings(body) if format == "json" else _bytes(body)
+    ends = _strings(body, most) if format == "json" else _bytes(body, most)
     return (view[start:end] for start, end in ends)
 
 
-def _bytes(body: bytes) -> Iterator[tuple[int, int]]:
+def _bytes(body: bytes, most: int) -> Iterator[tuple[int, int]]:
     count, first = length(body), body[:1]
     end = {b"\xdc": 3, b"\xdd": 5}.get(first, 1)
     for _ in range(count):
@@ -44,20 +49,20 @@ def _bytes(body: bytes) -> Iterator[tuple[int, int]]:
         head = _HEADS.get(body[start] if start < len(body) else 0, 0)
         size = int.from_bytes(body[start + 1 : start + head], "big") if head else 0
         end = start + head + size
-        if size < LEAST or end > len(body):
+        if size < LEAST or end - start > most or end > len(body):
             raise NotLargeError
         yield start, end
     if not count or end != len(body):
         raise NotLargeError
 
 
-def _strings(body: bytes) -> Iterator[tuple[int, int]]:
+def _strings(body: bytes, most: int) -> Iterator[tuple[int, int]]:
     found = _OPEN.match(body)
     while found is not None:
         start = found.end()
         if body[start : start + 1] != b'"':
             raise NotLargeError
-        end = body.find(b'"', start + 1) + 1
+        end = body.find(b'"', start + 1, start + most) + 1
         if end - start < LEAST:
             raise NotLargeError
         element = body[start:end]

@@ -24,8 +24,8 @@ def split(body: bytes, format: Format) -> list[bytes]:
     return feed(splitter, body) + close(splitter)
 
 
-def found(body: bytes, format: Format) -> list[bytes]:
-    return [bytes(element) for element in large_elements(body, format)]
+def found(body: bytes, format: Format, most: int = LIMITS.max_item_bytes) -> list[bytes]:
+    return [bytes(element) for element in large_elements(body, format, most)]
 
 
 @given(sizes, st.sampled_from([None, 2]), st.sampled_from([",", ", ", " ,\n"]))
@@ -86,6 +86,29 @@ def test_no_faulty_body_is_accepted(data: st.DataObject, format: Format) -> None
 def test_anything_else_is_left_to_the_splitters(body: bytes, format: Format) -> None:
     with pytest.raises(NotLargeError):
         found(body, format)
+
+
+@pytest.mark.parametrize("shape", [b" [I]", b"[ I]", b"[I ]", b"[I] ", b"[I, I]", b"[I ,I]"])
+@pytest.mark.parametrize("spaces", [1000, 1001])
+def test_much_white_space_is_left_to_the_splitter(shape: bytes, spaces: int) -> None:
+    """It would be looked at in one step."""
+    item, space = b'"%b"' % (b"x" * LEAST), b" " * spaces
+    body = shape.replace(b" ", space).replace(b"I", item)
+    if spaces == 1000:
+        assert found(body, "json") == [item] * body.count(item)
+    else:
+        with pytest.raises(NotLargeError):
+            found(body, "json")
+
+
+@pytest.mark.parametrize("format", ["json", "msgpack"])
+def test_an_element_beyond_the_most_is_left_to_the_splitter(format: Format) -> None:
+    item = "x" * 2000 if format == "json" else b"x" * 2000
+    body = msgspec.json.encode([item]) if format == "json" else msgspec.msgpack.encode([item])
+    size = {"json": 2002, "msgpack": 2003}[format]
+    assert [len(element) for element in found(body, format, size)] == [size]
+    with pytest.raises(NotLargeError):
+        found(body, format, size - 1)
 
 
 def test_the_splitter_refuses_what_is_left_to_it() -> None:
