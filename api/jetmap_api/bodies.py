@@ -205,7 +205,7 @@ async def read_body(
     Problem: 413 or 503, before it is sent if its length is known; 408 if it stalls; 400 if it is
     not as long as announced.
     """
-    length = framing.length
+    length = None if framing.chunked else framing.length  # Chunks overrule a length.
     if length is not None:
         if length > limits.max_body_bytes:
             raise _body_too_large(length, limits)

@@ -168,6 +168,17 @@ async def test_a_body_of_unknown_length_takes_memory_as_it_arrives() -> None:
     assert cluster.memory.used == 4000
 
 
+async def test_a_chunked_body_takes_its_own_size_whatever_its_headers_announce() -> None:
+    """Servers that parse with h11 pass both headers on."""
+    cluster = FakeCluster(echo)
+    both = {"content-length": "2", "transfer-encoding": "chunked"}
+    exchange = Exchange(cluster, "/map/echo", headers=both, max_memory_bytes=10_000)
+    await exchange.write(b"[" + b" " * 10_000 + b"]", more=False)
+    await asyncio.wait_for(exchange.task, PATIENCE)
+    refusal(exchange, 413, "limit-exceeded", "max_memory_bytes")
+    assert cluster.memory.used == 0
+
+
 @pytest.mark.parametrize(
     "body", [b"[" + b"1," * 600_000 + b"1]", b'["",' + b"1," * 600_000 + b"1]"]
 )
