@@ -31,6 +31,8 @@ ALLOWANCE = 60.0
 PIECE = 512 * 1024
 # Bytes of MessagePack that are split at a time: small values take the longest.
 SLICE = 64 * 1024
+# Bytes that an element takes beside its own if it is a view of its body (a memoryview, in CPython).
+VIEW_BYTES = 184
 
 
 class Framing(msgspec.Struct, frozen=True):
@@ -250,7 +252,7 @@ async def json_elements(body: bytes, limits: LimitSettings, reservation: Reserva
     elements = await _large(body, "json", limits, reservation)
     if elements is None:
         elements = await _split(JsonArray(limits, USE_JSON), body, PIECE, limits, reservation)
-    reservation.leave_to_values(len(body))  # Elements are copies, or views of a body that stays.
+        reservation.leave_to_values(len(body))  # The elements are copies.
     return elements
 
 
@@ -266,10 +268,8 @@ async def msgpack_elements(
         elements = await _large(body, "msgpack", limits, reservation)
     if elements is None:
         elements = await _split(MsgpackArray(limits, USE_JSON), body, SLICE, limits, reservation)
-    if len(body) > PIECE:
-        reservation.leave_to_values(
-            len(body)
-        )  # Elements are copies, or views of a body that stays.
+        if len(body) > PIECE:
+            reservation.leave_to_values(len(body))  # The elements are copies.
     return elements
 
 
@@ -290,6 +290,7 @@ async def _large(
     except NotLargeError:
         return None
     _count(len(elements), 0, limits, reservation)
+    reservation.leave_to_values(len(body) - VIEW_BYTES * len(elements))  # The body stays.
     return elements
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import sys
 from typing import Any
 
 import msgspec
@@ -208,7 +209,8 @@ def test_large_items_are_views_of_their_body(media: str) -> None:
     found = run(split(body, LIMITS, hold))
     assert all(type(element) is msgspec.Raw for element in found)
     assert [bytes(element) for element in found] == [encode(item) for item in items]
-    assert hold.size == len(body) + 25 * ELEMENT_BYTES
+    assert hold.size == len(body) + 25 * (ELEMENT_BYTES + bodies.VIEW_BYTES)
+    assert sys.getsizeof(memoryview(body)[1:2]) <= bodies.VIEW_BYTES
     # What is refused is refused as without them.
     for small, setting in (
         (limits(max_item_bytes=30_000), "max_item_bytes"),
@@ -287,6 +289,7 @@ def test_splitting_large_items_in_place_changes_nothing(data: st.DataObject, med
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bodies, "PIECE", 8)
+        patch.setattr(bodies, "VIEW_BYTES", 0)
         patch.setattr(large, "LEAST", 6)
         in_place = outcome()
         patch.setattr(bodies, "_large", nothing)
