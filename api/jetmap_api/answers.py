@@ -29,14 +29,16 @@ _AROUND: dict[str, tuple[bytes, bytes, bytes]] = {
 
 
 class Map(Protocol):
-    """An open map. ``stop`` takes no more items; ``aclose`` withdraws the rest of it."""
+    """An open map. ``stop`` takes no more items, once those before one of them are taken;
+    ``aclose`` withdraws the rest of it.
+    """
 
     id: str
 
     @property
     def total(self) -> int | None: ...
     def __aiter__(self) -> AsyncIterator[Outcomes]: ...
-    def stop(self) -> None: ...
+    def stop(self, before: int = 0) -> None: ...
     async def aclose(self) -> None: ...
 
 
@@ -169,8 +171,10 @@ class ListAnswer:
                 if outcomes.errors and self._errors is not None:
                     self._keep(outcomes, self._errors)
                 elif outcomes.errors or self._first is not None:
-                    run.stop()
-                    self._look_at(outcomes)
+                    first = self._look_at(outcomes)
+                    run.stop(before=first.index)
+                    if self._missing == 0:
+                        raise item_problem(first, self._debug)
         finally:
             await run.aclose()
 
@@ -203,8 +207,8 @@ class ListAnswer:
         encoded = _encode[self._format](records)
         errors.add(Translated(outcomes.start, len(records), encoded, []))
 
-    def _look_at(self, outcomes: Outcomes) -> None:
-        """Raise the first failure once every item before it has an outcome."""
+    def _look_at(self, outcomes: Outcomes) -> ErrorRecord:
+        """Return the first failure so far, and count the items before it that lack an outcome."""
         if outcomes.errors:
             first = first_of(outcomes.errors)
             if self._first is None or first.index < self._first.index:
@@ -213,8 +217,8 @@ class ListAnswer:
         elif self._first is not None and outcomes.start < self._first.index:
             end = min(outcomes.start + outcomes.count, self._first.index)
             self._missing -= end - outcomes.start
-        if self._first is not None and self._missing == 0:
-            raise item_problem(self._first, self._debug)
+        assert self._first is not None
+        return self._first
 
     def _size(self) -> int:
         """Return the bytes of the answer."""

@@ -161,6 +161,7 @@ class Maps:
             timeout=request.options.timeout,
             ordered=request.options.ordered and is_stream,
             early=is_stream,
+            whole=not is_stream,
             values=request.options.values,
             labels=request.options.labels,
             max_parallel=request.options.max_parallel,

@@ -174,7 +174,7 @@ class JobRun:
                 raise MapTimeout(f"the map took longer than {record.timeout} s")
             raise incomplete(record, done)
 
-    def stop(self) -> None:
+    def stop(self, before: int = 0) -> None:
         """Let the rest of the job run; outcomes still come."""
 
     async def aclose(self) -> None:

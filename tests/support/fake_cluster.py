@@ -100,6 +100,7 @@ class FakeCluster:
         timeout: float | None = None,
         ordered: bool = False,
         early: bool = False,
+        whole: bool = False,
         values: bool = True,
         labels: dict[str, str] | None = None,
         max_parallel: int | None = None,
@@ -205,7 +206,7 @@ class FakeRun:
         except TimeoutError as exc:
             raise MapTimeout(f"the map took longer than {self._timeout} s") from exc
 
-    def stop(self) -> None:
+    def stop(self, before: int = 0) -> None:
         """Take no more items; the iteration ends after those that were taken."""
         self.stopped = True
         self._woken.set()

@@ -182,6 +182,7 @@ class EncodedCluster(ClusterState):
         timeout: float | None = None,
         ordered: bool = False,
         early: bool = False,
+        whole: bool = False,
         values: bool = True,
         labels: Mapping[str, str] | None = None,
         max_parallel: int | None = None,
@@ -196,6 +197,7 @@ class EncodedCluster(ClusterState):
             timeout: Seconds for the whole map, from 0.001 to a hundred years; None: no limit.
             ordered: Give batches in input order.
             early: Begin with a short chunk, for a reader that shows the first values at once.
+            whole: Send the last items early, for a reader that waits for all of them.
             values: Whether the function's values come back; else null does.
             labels: Names and values by which people find the map.
             max_parallel: Cores that the map may use at most; None: no limit of its own.
@@ -219,6 +221,7 @@ class EncodedCluster(ClusterState):
             timeout=timeout,
             ordered=ordered,
             early=early,
+            whole=whole,
             values=values,
             labels=labels,
             max_parallel=max_parallel,

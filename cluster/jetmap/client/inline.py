@@ -125,7 +125,7 @@ class InlineMap:
                 break
         return batches
 
-    def stop(self) -> None:
+    def stop(self, before: int = 0) -> None:
         """Take no more items; the iteration ends after the outcomes that are there."""
         self._stopped = True
 

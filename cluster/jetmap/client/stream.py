@@ -45,8 +45,11 @@ class RunningMap(Protocol):
     async def __anext__(self) -> Batch: ...
     async def __aenter__(self) -> Self: ...
     async def __aexit__(self, *exc_info: object) -> None: ...
-    def stop(self) -> None:
-        """Take no more items; the iteration ends after the outcomes of those taken."""
+    def stop(self, before: int = 0) -> None:
+        """Take no more items; the iteration ends after the outcomes of those taken.
+
+        before: index of an item; while items before it are still to be taken, nothing happens.
+        """
 
     async def aclose(self) -> None:
         """Withdraw what is not done. A second call does nothing."""
@@ -89,8 +92,8 @@ class WrappedMap:
     async def __aexit__(self, *exc_info: object) -> None:
         await self.aclose()
 
-    def stop(self) -> None:
-        self._run.stop()
+    def stop(self, before: int = 0) -> None:
+        self._run.stop(before)
 
     async def aclose(self) -> None:
         await self._run.aclose()

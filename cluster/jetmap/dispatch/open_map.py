@@ -268,14 +268,16 @@ class OpenMap:
 
     # For the reader
 
-    def stop(self) -> None:
+    def stop(self, before: int = 0) -> None:
         """Take no more items from the source.
 
-        Those taken so far, which are the first of the input, still get their outcomes; then the
-        iteration ends.
+        Those taken so far still get their outcomes; then the iteration ends.
+
+        before: index of an item; while items before it are still to be taken, nothing happens.
         """
-        self.stopped = True
-        self._wake()
+        if self.taken >= before:
+            self.stopped = True
+            self._wake()
 
     async def collect(
         self, *, stop_at_error: bool, on_batch: Callable[[Batch], object] | None = None
@@ -296,8 +298,7 @@ class OpenMap:
             if batch.errors and stop_at_error:
                 index = batch.errors[0].index
                 first = index if first is None else min(first, index)
-                if index < self.taken:  # Else items before it are still to be sent.
-                    self.stop()
+                self.stop(first)
             if first is not None and self.ledger.is_done_before(first):
                 break
         batches += self._batches

@@ -52,6 +52,12 @@ def crash(n: int) -> int:
     return n
 
 @task
+def begun(seconds: float) -> float:
+    at = time.monotonic()
+    time.sleep(seconds)
+    return at
+
+@task
 def nan(n: int) -> float:
     return math.nan if n == 1 else float(n)
 
@@ -114,6 +120,25 @@ async def test_every_answer_of_a_map(site: Site) -> None:
             assert data["total"] == 1000
     assert values == expected
     assert empty.json() == []
+
+
+async def test_the_last_items_of_a_list_begin_early_and_its_first_error_is_answered(
+    site: Site,
+) -> None:
+    items = list(range(101))
+    async with site.client() as client:
+
+        async def failing(*bad: int) -> tuple[int, Any]:
+            kwargs = {"kwargs": json.dumps({"bad": bad})}
+            answer = await client.post("/map/picky", params=kwargs, json=items)
+            return answer.status_code, answer.json()["error"]["index"]
+
+        for bad in ((40, 50, 100), (0, 100), (99, 100), (100,)):
+            assert await failing(*bad) == (500, bad[0])
+        for _ in range(2):  # The first list teaches what an item takes.
+            answer = await client.post("/map/begun", json=[0.1] * 40)
+    began = answer.json()
+    assert len(began) == 40 and began[-1] < began[-2]
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,7 @@ class FakeMap:
         while self.left:
             yield self.left.pop(0)
 
-    def stop(self) -> None:
+    def stop(self, before: int = 0) -> None:
         self.stopped = True
 
     async def aclose(self) -> None:
