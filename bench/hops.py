@@ -34,6 +34,7 @@ from jetmap.wire import frames
 
 from . import tasks
 from .measure import quantile
+from .one import begin_pulls, pull
 from .servers import ROOT
 
 BATCH = 100  # Turns of one side before the other has its turns.
@@ -92,28 +93,18 @@ async def _pass_on(url: str, pipe: socket.socket, ready: Event) -> None:
     channel = await frames.AgentPipe.open(pipe)
     replies: list[str] = []
 
-    async def pull() -> None:
-        subject = "$JS.API.CONSUMER.MSG.NEXT.bench.workers"
-        await connection.publish(subject, b'{"batch":1,"expires":30000000000}', "bench.pulled")
-
     async def take(message: Message) -> None:
         if not message.headers:  # Those are of the end of a pull.
             replies.append(message.reply)
             channel.send(frames.CHUNK, message.data)
 
     await connection.subscribe("bench.pulled", take, direct=True)
-    stream = {"subjects": ["bench.work"], "storage": "memory", "retention": "workqueue"}
-    await connection.api("STREAM.CREATE.bench", {"name": "bench", **stream})
-    consumer = {"durable_name": "workers", "ack_policy": "explicit"}
-    asked = {"stream_name": "bench", "config": consumer}
-    await connection.api("CONSUMER.DURABLE.CREATE.bench.workers", asked)
-    await pull()
-    await connection.flush()
+    await begin_pulls(connection)
     ready.set()
     while (received := await channel.receive()) is not None:
         await connection.publish("bench.done", received[1])
         await connection.publish(replies.pop(), b"+ACK")
-        await pull()
+        await pull(connection)
 
 
 class Chain:

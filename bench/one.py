@@ -71,31 +71,38 @@ def _peer(url: str, ready: Any) -> None:
     uvloop.run(_answer(url, ready))
 
 
+async def begin_pulls(connection: Connection) -> None:
+    """Create a stream like that of a pool, and wait for its first chunk."""
+    stream = {"subjects": ["bench.work"], "storage": "memory", "retention": "workqueue"}
+    await connection.api("STREAM.CREATE.bench", {"name": "bench", **stream})
+    consumer = {"durable_name": "workers", "ack_policy": "explicit"}
+    asked = {"stream_name": "bench", "config": consumer}
+    await connection.api("CONSUMER.DURABLE.CREATE.bench.workers", asked)
+    await pull(connection)
+    await connection.flush()
+
+
+async def pull(connection: Connection) -> None:
+    """Wait for a chunk of that stream."""
+    subject = "$JS.API.CONSUMER.MSG.NEXT.bench.workers"
+    await connection.publish(subject, b'{"batch":1,"expires":30000000000}', "bench.pulled")
+
+
 async def _answer(url: str, ready: Any) -> None:
     connection = await Connection.open([url], name="bench peer")
 
     async def answer(message: Message) -> None:
         await connection.publish(message.reply, message.data)
 
-    async def pull() -> None:
-        subject = "$JS.API.CONSUMER.MSG.NEXT.bench.workers"
-        await connection.publish(subject, b'{"batch":1,"expires":30000000000}', "bench.pulled")
-
     async def take(message: Message) -> None:
         if not message.headers:  # Those are of the end of a pull.
             await connection.publish("bench.done", b"x")
             await connection.publish(message.reply, b"+ACK")
-            await pull()
+            await pull(connection)
 
     await connection.subscribe("bench.echo", answer, direct=True)
     await connection.subscribe("bench.pulled", take, direct=True)
-    stream = {"subjects": ["bench.work"], "storage": "memory", "retention": "workqueue"}
-    await connection.api("STREAM.CREATE.bench", {"name": "bench", **stream})
-    consumer = {"durable_name": "workers", "ack_policy": "explicit"}
-    asked = {"stream_name": "bench", "config": consumer}
-    await connection.api("CONSUMER.DURABLE.CREATE.bench.workers", asked)
-    await pull()
-    await connection.flush()
+    await begin_pulls(connection)
     ready.set()
     await asyncio.get_running_loop().create_future()
 

@@ -304,27 +304,17 @@ if __name__ == "__main__":
     print(sum(contender.map(double, [1, 2, 3])))
     contender.stop()
 """
-_COLD_JETMAP = """\
-import asyncio
-from jetmap import Cluster, task
-@task
-def double(n: int) -> int:
-    return 2 * n
-async def main() -> None:
-    async with Cluster(cores=2) as cluster:
-        print(sum(await cluster.map(double, [1, 2, 3])))
-if __name__ == "__main__":
-    asyncio.run(main())
-"""
 
 
 def cold(name: str) -> float:
     """Time a script from nothing to its end, in seconds."""
     if name == "celery":
         raise RuntimeError("its worker is started by hand, before any script")
+    from bench.cold import SCRIPT
+
     with tempfile.TemporaryDirectory() as directory:
         script = Path(directory) / "script.py"
-        text = _COLD_JETMAP if name == "jetmap" else _COLD.format(name=name)
+        text = SCRIPT if name == "jetmap" else _COLD.format(name=name)
         script.write_text(text, encoding="utf-8")
         environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
         began = time.perf_counter()
