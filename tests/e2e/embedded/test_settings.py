@@ -17,7 +17,7 @@ SLOW = "import time\ntime.sleep(600)  # An import that takes long.\n"
 USER = """
 from jetmap import Cluster
 if __name__ == "__main__":
-    with Cluster(tasks="slow.py", cores=1, start_timeout=PATIENCE).sync:
+    with Cluster(tasks="slow.py", cores=1, start_timeout=30).sync:
         pass
 """
 
