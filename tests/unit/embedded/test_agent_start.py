@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from jetmap.agent.agent import Agent
+from jetmap.agent.announcements import unready
 from jetmap.agent.early_worker import EarlyWorker
 from jetmap.agent.options import AgentOptions
 from jetmap.embedded.agent_start import AgentStart
@@ -39,6 +40,7 @@ class Early:
         async def end(early: EarlyWorker) -> None:
             self.steps.append("end")
 
+        monkeypatch.setattr(unready, "filters", [])  # An agent's filter is for its process.
         monkeypatch.setattr(EarlyWorker, "__init__", init)
         monkeypatch.setattr(EarlyWorker, "spawn", spawn)
         monkeypatch.setattr(EarlyWorker, "end", end)
