@@ -72,7 +72,9 @@ async def test_an_item_that_kills_its_hosts_does_not_tour_them(
     check(values, range(600), {poison: WorkerLost})
     error = values[poison]
     assert error.host == socket.gethostname() and error.attempts == 2
-    assert executions(log)[poison] <= 3
+    # Three, and one more if this process is so busy that the broker has passed the item on before
+    # an agent is missed (docs/reliability.md).
+    assert executions(log)[poison] <= 4
 
 
 @pytest.mark.slow
