@@ -142,11 +142,12 @@ class WaitingBatches:
             self._timer = None
         if (due := self._gathering.due) is not None:
             delay = max(0.0, due - time.monotonic())
-            self._timer = asyncio.get_running_loop().call_later(delay, self._on_due)
+            self._timer = asyncio.get_running_loop().call_later(delay, self._on_due, due)
 
-    def _on_due(self) -> None:
+    def _on_due(self, due: float) -> None:
         self._timer = None
-        self._gathering.on_time(time.monotonic())
+        # A timer may fire a little early, by the resolution of its clock.
+        self._gathering.on_time(max(due, time.monotonic()))
         self._background.spawn(self._run(), "begin a batch")
 
 
