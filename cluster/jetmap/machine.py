@@ -337,9 +337,10 @@ def boot_id() -> str:
 
 
 def require_descriptors(count: int = SPAWN_DESCRIPTORS) -> None:
-    """Raise OSError (EMFILE) if this process cannot open as many more files.
+    """Raise OSError (EMFILE) if this process cannot open this number of further files.
 
-    uvloop prints a traceback of its own when a process cannot be started for lack of them.
+    Without them, an event loop cannot begin, and uvloop prints a traceback of its own if it cannot
+    start a process.
     """
     opened: list[int] = []
     try:

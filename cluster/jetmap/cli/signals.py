@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import typer
 
 from jetmap.background import beside
+from jetmap.machine import require_descriptors
 
 from .exits import Exit, say
 
@@ -104,16 +105,11 @@ def _need_files(work: Coroutine[Any, Any, Any]) -> None:
 
     An event loop that cannot begin cannot be closed either.
     """
-    opened: list[int] = []
     try:
-        while len(opened) < LEAST_FILES:
-            opened.append(os.open(os.devnull, os.O_RDONLY))
+        require_descriptors(LEAST_FILES)
     except OSError:
         work.close()
         raise
-    finally:
-        for number in opened:
-            os.close(number)
 
 
 class Stop:

@@ -78,7 +78,8 @@ class Output:
         needed: Called when ``finish`` has something to do.
         keeps: Place to keep the unfinished line of each stream.
         render: How a line is written.
-        in_item: Whether an item is in progress, after which ``finish`` may be called.
+        in_item: Returns whether an item is in progress; once it has ended, ``finish`` is called if
+            ``needed`` was.
     """
 
     def __init__(

@@ -144,6 +144,20 @@ def test_chunks_share_a_batch_that_begins_when_it_has_lingered() -> None:
     run(scenario())
 
 
+def test_a_timer_that_fires_early_begins_its_batch() -> None:
+    """An event loop calls timers that are due within the resolution of its clock."""
+
+    async def scenario() -> None:
+        bench = Bench(1)
+        await bench.arrive(1)
+        await asyncio.sleep(LINGER - 5e-10)
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert bench.begun == [[1]]
+
+    run(scenario())
+
+
 def test_what_has_no_core_any_more_is_given_back() -> None:
     async def scenario() -> None:
         bench = Bench(1)

@@ -7,10 +7,9 @@ import gc
 import io
 import os
 import sys
-import time
-from collections.abc import Iterator
-from threading import Thread
-from typing import Any
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar
 
 import pytest
 
@@ -20,7 +19,6 @@ from jetmap.worker.lines import (
     ATOMIC,
 )
 from jetmap.worker.output import Output
-from waiting import wait_until_sync
 
 PLENTY = 1 << 30
 
@@ -194,28 +192,43 @@ def test_output_to_nowhere_fails_no_function() -> None:
         assert module.MAX_LINE > ATOMIC
 
 
+class FakeTimer:
+    """A timer that a test fires."""
+
+    made: ClassVar[list[FakeTimer]] = []
+
+    def __init__(self, seconds: float, fire: Callable[[], None]) -> None:
+        assert seconds == output.LATE_SECONDS
+        self.daemon = False
+        self.fire = fire
+
+    def start(self) -> None:
+        assert self.daemon, "it must not keep the worker from its end"
+        self.made.append(self)
+
+
 def test_a_threads_line_ends_by_itself_when_no_item_ends_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(output, "LATE_SECONDS", 0.01)
+    timers: list[FakeTimer] = []
+    monkeypatch.setattr(FakeTimer, "made", timers)
+    monkeypatch.setattr(threading, "Timer", FakeTimer)
     with redirected() as made:
 
         def talk(text: str) -> None:
-            thread = Thread(target=print, args=(text,), kwargs={"end": ""})
+            thread = threading.Thread(target=print, args=(text,), kwargs={"end": ""})
             thread.start()
             thread.join()
 
         made.is_in_item = True
         talk("begun in an item, ")
-        time.sleep(0.1)
-        assert made.said() == []
+        timers.pop().fire()
+        assert made.said() == [] and len(timers) == 1, "it looks again"
         talk("ended behind it")
         made.is_in_item = False
-        said: list[str] = []
-        wait_until_sync(lambda: said.extend(made.said()) or said, "it is written")
-        assert said == ["[m item 1] begun in an item, ended behind it"]
+        timers.pop().fire()
+        assert made.said() == ["[m item 1] begun in an item, ended behind it"]
         print("of the item itself", end="")
-        time.sleep(0.1)
-        assert made.said() == []
+        assert made.said() == [] and not timers, "its end comes soon"
         made.output.finish()
         assert made.said() == ["[m item 1] of the item itself"]
