@@ -52,9 +52,10 @@ class Deviation:
         """The deviation as a share of the durations; infinite while too little is known."""
         if not self.is_known:
             return inf
-        if not self._both:
+        predicted = self._both**2
+        if not predicted:  # Too small for a float.
             return 0.0
-        return sqrt(max(0.0, self._seconds * self._items / self._both**2 - 1.0))
+        return sqrt(max(0.0, self._seconds * self._items / predicted - 1.0))
 
 
 def round_seconds(rest: float, cores: float, deviation: float) -> float:
@@ -107,7 +108,8 @@ class Rounds:
             longest, shortest: Seconds that chunks may take.
         """
         agrees = self._each <= each * _AGREES and each <= self._each * _AGREES
-        if not (self._left and agrees and self._items * each <= longest * _AGREES):
+        # Rounded up, a chunk may be longer than ``longest`` by half an item.
+        if not (self._left and agrees and (self._items - 0.5) * each <= longest * _AGREES):
             size = ceil(cores)
             seconds = rest * each / cores
             wanted = min(longest, max(shortest, round_seconds(seconds, cores, deviation)))

@@ -9,7 +9,7 @@ from random import Random
 from unittest import mock
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from hypotheses import examples
@@ -40,10 +40,16 @@ def test_items_that_cost_alike_deviate_by_nothing(counts: list[int], each: float
 def test_too_few_results_say_nothing() -> None:
     assert deviation_of([(5, 0.1)] * 3).share == inf
     assert deviation_of([(5, 0.0)] * 9).share == 0
+    assert deviation_of([(5, 1e-200)] * 9).share == 0
 
 
 @given(
-    st.lists(st.tuples(st.integers(1, 1000), st.floats(0, 10)), min_size=5, max_size=30),
+    # (No squares that are too small for a float.)
+    st.lists(
+        st.tuples(st.integers(1, 1000), st.just(0.0) | st.floats(1e-9, 10)),
+        min_size=5,
+        max_size=30,
+    ),
     st.floats(1e-3, 1e3),
     st.integers(2, 100),
 )
@@ -97,6 +103,7 @@ def test_chunks_that_are_predicted_worse_are_not_longer(
     st.floats(0, STEADY),
     st.floats(0.02, 0.2),
 )
+@example(items=4, each=0.125, cores=2, deviation=0.0, longest=0.1875)  # 1.5 items a chunk.
 def test_rounds_cover_the_list_and_each_has_a_chunk_a_core(
     items: int, each: float, cores: int, deviation: float, longest: float
 ) -> None:
