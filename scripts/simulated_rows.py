@@ -3,7 +3,7 @@
 ``python scripts/simulated_rows.py [CORES…]`` runs the classes that decide with invented times, so a
 busy machine changes nothing. Each list is mapped three times, for a caller that waits for all of
 it; the last one counts. Beside the rules of today it has them without the longer chunks for steady
-items (``jetmap.dispatch.rounds``).
+items (``jetmap.dispatch.rounds``), and without those of a map that is alone.
 """
 
 from __future__ import annotations
@@ -72,11 +72,19 @@ def lists() -> dict[str, tuple[list[float], list[float], Speed]]:
 
 
 def simulated(
-    costs: Sequence[float], prior: Sequence[float], speed: Speed, cores: int, steady: float
+    costs: Sequence[float],
+    prior: Sequence[float],
+    speed: Speed,
+    cores: int,
+    steady: float,
+    *,
+    hurries: bool,
 ) -> tuple[float, int]:
     """Return the seconds and the chunks of a list whose function is known from others.
 
-    steady: deviation below which items count as steady.
+    Args:
+        steady: Deviation below which items count as steady.
+        hurries: Whether a map that is alone may have long chunks.
     """
     jitter = Random(1)
     with mock.patch("jetmap.dispatch.costs.STEADY", steady):
@@ -86,7 +94,7 @@ def simulated(
             # A core varies by a twentieth from item to item.
             return speed(core, now - began) * jitter.uniform(0.95, 1.05)
 
-        simulation = Simulation(cores, overhead=CHUNK_COST, speed=now_slower)
+        simulation = Simulation(cores, overhead=CHUNK_COST, speed=now_slower, hurries=hurries)
         for list_before in (prior, prior):
             began = simulation.now + 1e9  # Cores are as fast as ever.
             simulation.open(list_before, whole=True)
@@ -100,15 +108,15 @@ def simulated(
 def main() -> None:
     for cores in [int(word) for word in sys.argv[1:]] or [2, 16]:
         print(f"{cores} cores, {CHUNK_COST * 1000:g} ms of CPU a chunk\n")
-        print("| list | usual chunks | seconds | chunks | seconds | ratio |")
-        print("| --- | --- | --- | --- | --- | --- |")
+        print("| list | usual chunks | seconds | in rounds | seconds | alone | seconds | ratio |")
+        print("| --- | --- | --- | --- | --- | --- | --- | --- |")
         for title, (costs, prior, speed) in lists().items():
-            before, chunks_before = simulated(costs, prior, speed, cores, -1.0)
-            now, chunks = simulated(costs, prior, speed, cores, 0.3)
-            print(
-                f"| {title} | {chunks_before} | {before:.4f} | {chunks} | {now:.4f} "
-                f"| {now / before:.3f} |"
-            )
+            before, usual = simulated(costs, prior, speed, cores, -1.0, hurries=False)
+            even, rounds = simulated(costs, prior, speed, cores, 0.3, hurries=False)
+            now, chunks = simulated(costs, prior, speed, cores, 0.3, hurries=True)
+            cells = (usual, before, rounds, even, chunks, now, now / before)
+            texts = (f"{cell:.4f}" if isinstance(cell, float) else str(cell) for cell in cells)
+            print(f"| {title} | {' | '.join(texts)} |")
         print()
 
 

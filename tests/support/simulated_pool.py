@@ -335,10 +335,15 @@ class SimulatedPool:
         return connection
 
 
-async def mapped(dispatcher: Dispatcher, items: list[int]) -> list[int | None]:
-    """Run a map; return each item's value, None where it failed. Every item has one outcome."""
+async def mapped(
+    dispatcher: Dispatcher, items: list[int], *, whole: bool = False
+) -> list[int | None]:
+    """Run a map; return each item's value, None where it failed. Every item has one outcome.
+
+    whole: whether nobody reads before all outcomes are there.
+    """
     elements = [encode(item) for item in items]
-    spec = MapSpec(function=FUNCTION, format="msgpack")
+    spec = MapSpec(function=FUNCTION, format="msgpack", whole=whole)
     run = await dispatcher.open(spec, RawItems(elements, "msgpack"))
     outcomes: dict[int, int | None] = {}
     async with run:

@@ -61,6 +61,16 @@ class Endless(RawItems):
         return taken
 
 
+class _Running:
+    """A chunk that a core computes, whose whole course is known when it begins."""
+
+    def __init__(self, core: int, map: OpenMap, flight: Flight, pending: int, began: float) -> None:
+        self.core, self.map, self.flight, self.pending = core, map, flight, pending
+        self.ends: list[float] = []  # When each of its items ends.
+        self.parts = [(began, flight.piece.start)]  # When each report began, and its first item.
+        self.until = float("inf")  # What comes later does not come.
+
+
 class Simulation:
     """One pool.
 
@@ -68,6 +78,7 @@ class Simulation:
         hop: Seconds from the dispatcher to a worker, and back.
         overhead: Seconds that a core is busy with each chunk beside its items.
         speed: Factor of a core's seconds at a time.
+        hurries: Whether long chunks end early when another map comes, as today's agents end them.
     """
 
     def __init__(
@@ -78,15 +89,17 @@ class Simulation:
         cutting: Cutting | None = None,
         overhead: float = 0.0,
         speed: Callable[[int, float], float] = lambda core, now: 1.0,
+        hurries: bool = True,
     ) -> None:
         self.cores, self.hop = cores, hop
         self.overhead, self.speed = overhead, speed
-        self.cutting = (cutting or Cutting()).fitted(cores, 0.0)
+        self.cutting = (cutting or Cutting()).fitted(cores, 0.0, hurries=hurries)
         self.scheduler = Scheduler(self.cutting)
         self.now = 0.0
         self.chunks = self.given_back = 0
         self.by_core: dict[int, list[int]] = {core: [] for core in range(cores)}
         self._idle = list(range(cores))
+        self._running: dict[int, _Running] = {}
         self._lanes: dict[str, deque[tuple[OpenMap, Flight, Budget]]] = {
             "express": deque(),
             "main": deque(),
@@ -154,6 +167,9 @@ class Simulation:
         heapq.heappush(self._events, (time, next(self._order), act))
 
     def _pump(self) -> None:
+        for map in self.scheduler.hurried:
+            self._at(self.now + self.hop, lambda map=map: self._hurry(map))
+        self.scheduler.hurried.clear()
         while (turn := self.scheduler.next(self.cores)) is not None:
             map, piece = turn
             flight = map.ledger.send(piece, "offer", self.now)
@@ -187,6 +203,7 @@ class Simulation:
     ) -> None:
         piece, costs = flight.piece, self._costs[map.id]
         began = clock = reported = self.now
+        self._running[core] = chunk = _Running(core, map, flight, pending, began)
         start = item = piece.start
         end = piece.start + piece.count
         while item < end and not budget.is_spent(item - piece.start, clock - began):
@@ -197,22 +214,55 @@ class Simulation:
                 due = max(due, clock)
                 rest = Rest(item + 1, due - began)
                 empty = Report(map.id, flight.number, 1, item, 0, b"[]", [], 0.0, None, rest=rest)
-                self._report(due, map, empty, -1)
+                self._report(due, chunk, empty, -1)
                 end = item + 1
             self.by_core[core].append(item)
             self.starts[core].append(clock)
             self.computed[map.id].append(item)
             clock += cost
             item += 1
+            chunk.ends.append(clock)
             if clock - reported >= REPORT_SECONDS and item < end:
-                self._report(clock, map, self._made(map, flight, start, item, clock - reported), -1)
+                made = self._made(map, flight, start, item, clock - reported)
+                self._report(clock, chunk, made, -1)
                 start, reported = item, clock
-        last = self._made(map, flight, start, item, clock - reported)
+                chunk.parts.append((clock, item))
+        self._end(chunk, clock, item)
+
+    def _hurry(self, map: OpenMap) -> None:
+        """End the chunks of a map that are being computed with their items in progress."""
+        for chunk in list(self._running.values()):
+            done = sum(end <= self.now for end in chunk.ends) + 1
+            if chunk.map is not map or done >= len(chunk.ends) or chunk.until < float("inf"):
+                continue
+            for taken_back in chunk.ends[done:]:
+                assert taken_back > self.now
+                self.by_core[chunk.core].pop()
+                self.starts[chunk.core].pop()
+            first = chunk.flight.piece.start + done
+            not_begun = set(range(first, first + len(chunk.ends) - done))
+            computed = self.computed[map.id]
+            computed[:] = [item for item in computed if item not in not_begun]
+            until = chunk.ends[done - 1]
+            chunk.until = until
+            chunk.parts = [part for part in chunk.parts if part[0] <= until]
+            self._end(chunk, until, first)
+
+    def _end(self, chunk: _Running, at: float, item: int) -> None:
+        """Report the rest of a chunk, which ends before ``item``, and free its core."""
+        map, flight = chunk.map, chunk.flight
+        reported, start = chunk.parts[-1]
+        last = self._made(map, flight, start, item, at - reported)
         last.final = Final(item)
-        self._report(clock, map, last, pending)
-        self._at(clock + self.overhead + self.hop, lambda: self._free(core))
+        self._report(at, chunk, last, chunk.pending)
+        self._later(at, self.overhead + self.hop, chunk, lambda: self._free(chunk.core))
+
+    def _later(self, at: float, delay: float, chunk: _Running, act: Callable[[], None]) -> None:
+        """Act some time after ``at``, unless the chunk has ended before that."""
+        self._at(at + delay, lambda: act() if at <= chunk.until else None)
 
     def _free(self, core: int) -> None:
+        self._running.pop(core, None)
         self._idle.append(core)
         self._serve()
 
@@ -220,8 +270,8 @@ class Simulation:
         values = arrays.nulls(end - start, "json")
         return Report(map.id, flight.number, 1, start, end - start, values, [], seconds)
 
-    def _report(self, time: float, map: OpenMap, report: Report, pending: int) -> None:
-        self._at(time + self.hop, lambda: self._receive(map, report, pending))
+    def _report(self, time: float, chunk: _Running, report: Report, pending: int) -> None:
+        self._later(time, self.hop, chunk, lambda: self._receive(chunk.map, report, pending))
 
     def _receive(self, map: OpenMap, report: Report, pending: int) -> None:
         flight = map.ledger.flights.get(report.number)

@@ -22,7 +22,7 @@ from jetmap.nats.broker import Broker, Message, Subscription
 from jetmap.nats.errors import Forbidden, is_lasting
 from jetmap.wire import subjects
 from jetmap.wire.counts import AgentCounts
-from jetmap.wire.messages import Control, Ping, encode
+from jetmap.wire.messages import Control, Hurry, Ping, encode
 from jetmap.wire.presence import Presence
 from jetmap.wire.protocol import PROTOCOL
 from jetmap.wire.timing import BEAT, RENEW_SECONDS
@@ -307,6 +307,8 @@ class Agent:
                 self._background.spawn(self._take_name(), "take another name")
             if self._state.on_ping(control):
                 await self.announce()
+        elif isinstance(control, Hurry):
+            self._chunks.hurry(control.map)
         else:
             await self._chunks.withdrawals.withdraw_map(control.map)
 

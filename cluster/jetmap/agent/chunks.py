@@ -385,6 +385,11 @@ class Chunks:
         """Store again, every beat, what the broker did not take; this may wait for its answer."""
         await self._stored.store_overdue(time.monotonic())
 
+    def hurry(self, map: str) -> None:
+        """End the chunks of a map that are being computed before their next items."""
+        for slot in self._slots:
+            slot.hurry(map)
+
     async def claim(self) -> None:
         """Claim all chunks that are held."""
         await self._claims.send(self._in_progress())

@@ -243,6 +243,10 @@ class Slot:
             self._queue.stop(entry, grace)
         return entry is not None
 
+    def hurry(self, map: str) -> None:
+        """End the chunk in progress early, as ``WorkerQueue.hurry`` does."""
+        self._queue.hurry(map)
+
     def drain(self, grace: float) -> None:
         """End each chunk as ``stop`` does."""
         for entry in self._queue:

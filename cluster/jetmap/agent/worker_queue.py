@@ -228,6 +228,12 @@ class WorkerQueue:
             self._progress.ask_to_stop()
             self._kill_later(entry, grace)
 
+    def hurry(self, map: str) -> None:
+        """End the chunk that the worker computes before its next item, if it is of this map."""
+        if self._chunks and self._batch is None and self._chunks[0].held.head.map == map:
+            assert self._progress is not None
+            self._progress.ask_to_stop()
+
     def lose(self, crash_of: Callable[[QueueEntry, int | None, int], Crash] | None) -> Lost:
         """End the watches of a dead worker; return what is lost with it.
 

@@ -171,6 +171,7 @@ FIRST_SECONDS = 0.005
 CHUNKS_A_SECOND = 4_000
 
 LONGEST = 2.0  # Durations of a usual chunk that the longest take.
+SOLE = 4.0  # The same, if they end as soon as somebody else waits for a core.
 MOST_STEADY_ITEMS = 65_536  # Items of a chunk whose items cost alike.
 
 _DEFAULT = ChunkSettings()
@@ -186,17 +187,26 @@ class Cutting:
     max_items: int = 16_384  # Limits a worker's memory if values turn out far larger than before.
     round_trip: float = 0.0  # Seconds from an agent to its broker and back.
     cores: int = 1  # Cores of the pool.
+    sole_seconds: float = SOLE * _DEFAULT.chunk_seconds  # Of chunks that nobody waits for.
+    hurries: bool = False  # Whether all agents of the pool end chunks early on request.
 
     @classmethod
     def of(cls, chunks: ChunkSettings) -> Cutting:
-        return cls(chunks.chunk_seconds, chunks.chunk_min_seconds, chunks.chunk_bytes)
+        seconds = chunks.chunk_seconds
+        return cls(
+            seconds, chunks.chunk_min_seconds, chunks.chunk_bytes, sole_seconds=SOLE * seconds
+        )
 
-    def fitted(self, cores: int, round_trip: float) -> Cutting:
-        """Return the rules for a pool of this size and distance."""
+    def fitted(self, cores: int, round_trip: float, *, hurries: bool = False) -> Cutting:
+        """Return the rules for a pool of this size and distance.
+
+        hurries: whether all its agents end chunks early on request.
+        """
         seconds = max(self.seconds, cores / CHUNKS_A_SECOND)
-        if (seconds, round_trip, cores) == (self.seconds, self.round_trip, self.cores):
+        fitted = seconds, round_trip, cores, hurries
+        if fitted == (self.seconds, self.round_trip, self.cores, self.hurries):
             return self
-        return replace(self, seconds=seconds, round_trip=round_trip, cores=cores)
+        return replace(self, seconds=seconds, round_trip=round_trip, cores=cores, hurries=hurries)
 
     @cached_property
     def longest(self) -> float:
@@ -206,6 +216,15 @@ class Cutting:
         the cores and one. So it waits no longer than on two cores.
         """
         return self.seconds * min(LONGEST, max(1.0, (self.cores + 1) / 3))
+
+    @cached_property
+    def sole(self) -> float:
+        """Seconds of the longest chunks of a map that has the pool to itself, if its items cost
+        alike and its caller waits for all of them.
+
+        When somebody else comes, they end with the item in progress.
+        """
+        return max(self.longest, self.sole_seconds) if self.hurries else self.longest
 
     def duration(self, cost: Cost | Pace, remaining: int | None, cores: float) -> float:
         """Return the seconds that the next chunk should take.
@@ -241,7 +260,8 @@ class Cutting:
         """
         least = 5 * self.least
         if is_sure:
-            return Budget(min(2 * self.longest, max(least, 2 * estimate)))
+            twice = min(2 * estimate, estimate + self.longest)
+            return Budget(min(2 * self.sole, max(least, twice)))
         return Budget(least, 2 * min(estimate, self.longest) / max(1, items))
 
     def first(self, cost: Pace) -> int:
@@ -263,17 +283,27 @@ class Cutting:
         return count if remaining is None else max(1, min(count, remaining))
 
     def round_count(
-        self, rounds: Rounds, pace: Pace, remaining: int, cores: float, *, alone: bool
+        self,
+        rounds: Rounds,
+        pace: Pace,
+        remaining: int,
+        cores: float,
+        *,
+        alone: bool,
+        sole: bool = False,
     ) -> int | None:
         """Return the number of items of the next chunk of a map that is cut in rounds; None if it
         is not: if chunks are not predicted well enough, or far cores wait for their chunks.
 
-        alone: whether the map is the only one that has chunks out.
+        alone: whether the map is the only one of its dispatcher that has chunks out.
+        sole: whether it has the pool to itself, too, and its caller waits for all of it.
         """
         deviation = pace.deviation
         if deviation is None or cores <= 1 or not pace.seconds or self.round_trip:
             return None
-        longest = self.longest if alone and pace.is_sure else self.seconds
+        longest = self.seconds
+        if alone and pace.is_sure:
+            longest = self.sole if sole else self.longest
         count = rounds.count(
             remaining,
             max(pace.seconds, 1e-7),

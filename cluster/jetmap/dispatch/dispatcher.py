@@ -42,11 +42,13 @@ from jetmap.wire.messages import (
     encode,
 )
 from jetmap.wire.presence import Presence
+from jetmap.wire.protocol import HURRY_PROTOCOL
 from jetmap.wire.seals import Sealer
 
 from .admission import MapAdmission
 from .agent_tracker import AgentTracker
 from .backlog import Backlog, Parked
+from .company import Company
 from .constants import KeptConstants
 from .costs import Cutting
 from .ledger import Ledger, Seen
@@ -119,6 +121,7 @@ class Dispatcher:
         self._numbers = itertools.count(1)
         self._fitted = -1  # ``roster.changes`` when chunks were last fitted to the pool.
         self._closed = False
+        self._company = Company()
         settings = options.settings
         self._cutting = cutting = Cutting.of(settings.chunks)
         self._scheduler = self.scheduler = scheduler = Scheduler(cutting, self.memory.limit // 4)
@@ -140,6 +143,7 @@ class Dispatcher:
             maps,
             on_limited=scheduler.on_limited,
             on_change=self._sender.pump_soon,
+            on_other=self._on_other,
         )
         self.constants = maps.constants = KeptConstants(connection, self._inbox)
         self._recovery = Recovery(roster, time.monotonic())
@@ -249,6 +253,8 @@ class Dispatcher:
             submitted = None if id is None else spec.submitted
             run.span = self.traces.begin(run.id, spec.function, source.total, submitted)
         self._maps.add(run)
+        if self._company.must_speak(run.opened):
+            await self.steering.speak()
         source.wake = functools.partial(self._on_source_woke, run)
         if spec.timeout is not None:
             run.timer = asyncio.get_running_loop().call_later(
@@ -447,10 +453,28 @@ class Dispatcher:
     def _fit(self) -> None:
         """Fit the size of chunks to the pool, and to the way of their items."""
         self._fitted = self.roster.changes
-        fitted = self._cutting.fitted(self.roster.all_cores, self.roster.round_trip)
+        roster = self.roster
+        hurries = roster.all_speak(HURRY_PROTOCOL)
+        fitted = self._cutting.fitted(roster.all_cores, roster.round_trip, hurries=hurries)
         if self._neighbours.has_any and self._neighbours.are_all(self.roster.agents):
             fitted = replace(fitted, max_bytes=SHARED_FACTOR * fitted.max_bytes)
         self._scheduler.cutting = self._outbox.cutting = fitted
+
+    def _on_other(self, dispatcher: str) -> None:
+        """Leave another dispatcher its share: it has open maps."""
+        is_news = self._company.on_heard(dispatcher, time.monotonic())
+        self._scheduler.is_sole = False
+        if is_news and self._maps:
+            self._scheduler.hurry()
+            self._sender.pump_soon()
+            self._background.spawn(self._keep_company(), "answer a notice")
+
+    async def _keep_company(self) -> None:
+        """Let other dispatchers know of this one while it has open maps."""
+        now = time.monotonic()
+        self._scheduler.is_sole = self._company.is_alone(now)
+        if self._maps and self._company.must_speak(now):
+            await self.steering.speak()
 
     def _on_neighbours(self) -> None:
         self._fit()
@@ -469,6 +493,7 @@ class Dispatcher:
         while True:
             await asyncio.sleep(TICK)
             try:
+                await self._keep_company()
                 self._neighbours.rest()
                 if await self._restoring.check(connected=self._connection.connected):
                     self._parts.drop_ended()

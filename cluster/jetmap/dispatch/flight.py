@@ -43,6 +43,7 @@ class Piece(msgspec.Struct):
     suspect: bool = False  # One item that may have cost agents; goes out alone.
     error: ErrorRecord | None = None  # Why the item, which is then the only one, cannot travel.
     lane: Lane = "main"  # As the scheduler chose when the piece was last cut.
+    is_long: bool = False  # It takes longer than somebody else should wait for its core.
     seconds: float = 0.0  # Estimated compute, at that time.
     tries: int = 0  # Earlier calls of the function for these items; all raised.
     apart: bool = False  # It has cost a worker, or may have: its items share no call with others.
@@ -84,6 +85,7 @@ class Flight(msgspec.Struct, eq=False):
     is_inline: bool = False  # An older agent may take it: its items travel with it, however large.
     region: Region | None = None  # The shared memory with the items that it was sent with.
     is_late: bool = False  # It has given back items behind one that takes too long.
+    is_hurried: bool = False  # It was asked to end early, for somebody else.
 
     @property
     def end(self) -> int:

@@ -214,7 +214,8 @@ class OpenMap:
             self.pace.refute(report.rest.start - flight.piece.start, report.rest.seconds)
         elif final is not None and flight is not None:
             if flight.is_late or (final.end < flight.end and final.crash is None):
-                self.pace.refute(report.count, report.seconds)
+                if not flight.is_hurried:
+                    self.pace.refute(report.count, report.seconds)
             else:
                 self.pace.is_sure = True
 

@@ -18,6 +18,7 @@ from jetmap.wire.messages import (
     Chunk,
     ChunkKey,
     Confirmation,
+    Hurry,
     Place,
     Withdraw,
     encode,
@@ -255,6 +256,14 @@ class Outbox:
         except JetmapError as error:
             # Nobody answers the claims on what is left, so the agents drop it.
             logger.debug("map %s could not be called back: %s", map_id, error)
+
+    async def hurry(self, map: OpenMap) -> None:
+        """Let the chunks of a map that are being computed end before their next items."""
+        try:
+            control = subjects.control(self._pool)
+            await self._connection.publish(control, encode(Hurry(map.id)))
+        except JetmapError as error:
+            logger.debug("the chunks of map %s go on to their end: %s", map.id, error)
 
     async def _purge(self, queue: str, map_id: str) -> None:
         if queue not in self._avoided:

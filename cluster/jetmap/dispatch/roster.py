@@ -48,6 +48,7 @@ class Roster:
         self._data: dict[str, bytes] = {}  # The latest announcements that end with a time.
         self._offers: dict[str, FunctionOffers] = {}
         self._cores: dict[str, int] = {}
+        self._spoken: dict[int, bool] = {}
         self._brought: dict[tuple[str, str, bool, str, bool], str | None] = {}
         self._shares: dict[str, tuple[int, int]] = {}  # What each agent adds to these sums:
         self._all_cores = 0
@@ -147,8 +148,15 @@ class Roster:
     def _changed(self) -> None:
         self._offers.clear()
         self._cores.clear()
+        self._spoken.clear()
         self._brought.clear()
         self.changes += 1
+
+    def all_speak(self, protocol: int) -> bool:
+        """Return whether all agents speak this protocol, or a later one."""
+        if protocol not in self._spoken:
+            self._spoken[protocol] = all(p.protocol >= protocol for p in self._agents.values())
+        return self._spoken[protocol]
 
     @property
     def all_cores(self) -> int:

@@ -19,6 +19,9 @@ from .window import Window
 # Chunk durations that one item may take on the lane for short maps.
 EXPRESS_ITEMS = 10
 
+# Chunks of the usual duration that follow when long ones were ended early: who came may come again.
+USUAL_CHUNKS = 16
+
 # Items a core in a list that is too short to be cut by a guess, unless the function's items have
 # cost alike. If some are dear, the order in which they begin decides when the map ends.
 FEW_ITEMS = 16
@@ -43,6 +46,8 @@ class Scheduler:
 
     Attributes:
         shared: The memory that has large items; None: none.
+        is_sole: Whether no other dispatcher uses the pool, as far as known.
+        hurried: Maps whose long chunks are to be ended early.
     """
 
     def __init__(self, cutting: Cutting, max_open_bytes: int = 1 << 30) -> None:
@@ -51,6 +56,10 @@ class Scheduler:
         self._open_bytes = 0  # Of the large items that are out.
         self._max_open_bytes = max_open_bytes
         self.shared: SharedItems | None = None
+        self.is_sole = True
+        self.hurried: list[OpenMap] = []
+        self._long: OpenMap | None = None  # The map that had long chunks last.
+        self._usual = 0  # Chunks that are to be cut before there are long ones again.
         self.window = Window()
         self.sharing = Sharing()
         self._express = Express(cutting.seconds, cutting.least)
@@ -80,6 +89,7 @@ class Scheduler:
         return max(self._weights, default=1.0)
 
     def add(self, map: OpenMap) -> None:
+        self.hurry()
         weight = map.spec.weight
         self._weights[weight] = self._weights.get(weight, 0) + 1
         is_free = map.limit is None and map.gate is None
@@ -98,8 +108,21 @@ class Scheduler:
         self._maps.remove(map)
         map.ledger.close()
         self._busy.discard(map)
+        if map is self._long:
+            self._long = None
         for flight in map.ledger.flights.values():
             self._landed(map, flight)
+
+    def hurry(self) -> None:
+        """End long chunks early: somebody else comes, here or at another dispatcher."""
+        if self._long is None:
+            return
+        self._usual = USUAL_CHUNKS
+        long = [each for each in self._long.ledger.flights.values() if each.piece.is_long]
+        for flight in long:
+            flight.is_hurried = True
+        if long and self._long not in self.hurried:
+            self.hurried.append(self._long)
 
     def next(self, cores: int) -> Turn | None:
         """Return the next chunk to send, which counts as sent; None until something comes back.
@@ -253,7 +276,14 @@ class Scheduler:
         is_first = map.spec.early and not map.taken  # It is short, and no part of a round.
         count = None
         if rest is not None and rest > 1 and not is_first:
-            count = self.cutting.round_count(map.rounds, map.pace, rest, share, alone=busy <= 1)
+            count = self.cutting.round_count(
+                map.rounds,
+                map.pace,
+                rest,
+                share,
+                alone=busy <= 1,
+                sole=self.is_sole and map.spec.whole and not self._usual,
+            )
         if count is None:
             count = self.cutting.count(map.pace, rest, share)
         if is_first:
@@ -289,6 +319,11 @@ class Scheduler:
             self._open_bytes += len(piece.items)
         piece.lane = lane
         piece.seconds = seconds = piece.count * map.pace.seconds
+        piece.is_long = piece.count > 1 and seconds > self.cutting.longest
+        if piece.is_long:
+            self._long = map
+        elif self._usual:
+            self._usual -= 1
         if lane == "express":
             map.express_chunks += 1
             map.express_seconds += seconds

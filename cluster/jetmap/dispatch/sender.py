@@ -78,6 +78,8 @@ class Sender:
             self._withdraw()
         if self._maps.postponed:
             self._wait_for_tries()
+        while self._scheduler.hurried:
+            await self._outbox.hurry(self._scheduler.hurried.pop())
         if self._pumping:
             self._again = True
             return

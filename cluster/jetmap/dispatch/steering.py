@@ -72,6 +72,7 @@ class Steering:
         me: The dispatcher.
         on_limited: Called with each open map that has a gate now, and had none.
         on_change: Called when more may be sent.
+        on_other: Called with each other dispatcher that sends a notice.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class Steering:
         *,
         on_limited: Callable[[OpenMap], None],
         on_change: Callable[[], None],
+        on_other: Callable[[str], None],
     ) -> None:
         self.control = PoolControl()
         self.is_active = False  # Whether anything is paused or limited.
@@ -92,6 +94,7 @@ class Steering:
         self._maps = maps
         self._on_limited = on_limited
         self._on_change = on_change
+        self._on_other = on_other
         self._gates: dict[str, Gate] = {}
         self._tables: dict[str, _Table] = {}
         self._heard: dict[str, float] = {}
@@ -178,7 +181,7 @@ class Steering:
                 break
             data = write_json(after)
             if await pool_streams.write_key(self._connection, self._pool, CONTROL, data, revision):
-                await self._speak(CONTROL)
+                await self.speak(CONTROL)
                 break
         self._apply(after)
         return after
@@ -194,6 +197,7 @@ class Steering:
         if steer.dispatcher == self._me:
             return
         self._heard[steer.dispatcher] = time.monotonic()
+        self._on_other(steer.dispatcher)
         if steer.key == CONTROL:
             self._read_at = -READ_SECONDS
         else:
@@ -303,7 +307,7 @@ class Steering:
                     logger.debug("the cores of %s cannot be shared yet: %s", function, error)
         has_seats = any(self._me in table.rows for table in self._tables.values())
         if has_seats and time.monotonic() - self._spoke_at >= BEAT:
-            await self._speak()
+            await self.speak()
         if not was_seated and self._is_seated():
             self._on_change()
 
@@ -344,7 +348,7 @@ class Steering:
                 table.rows, table.revision = then.rows, revision
                 if then.rows.get(self._me, seats.NONE).held > before.held:
                     table.began = now
-                await self._speak(key)
+                await self.speak(key)
             held = then.rows.get(self._me, seats.NONE).held
             grown = share > gate.share
             gate.share, gate.is_yielding = share, share < held
@@ -362,9 +366,9 @@ class Steering:
         if self._me in rows:
             data = write_json(seats.without(rows, self._me))
             await pool_streams.write_key(self._connection, self._pool, key, data, revision)
-            await self._speak(key)
+            await self.speak(key)
 
-    async def _speak(self, key: str = "") -> None:
+    async def speak(self, key: str = "") -> None:
         """Publish a notice: that this dispatcher is alive, and perhaps that it wrote a key."""
         if self._connection.connected:
             self._spoke_at = time.monotonic()

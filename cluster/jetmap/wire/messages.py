@@ -400,7 +400,16 @@ class Withdraw(WireMessage, tag_field="kind", tag="withdraw"):
     map: str
 
 
-Control = Ping | Withdraw
+class Hurry(WireMessage, tag_field="kind", tag="hurry"):
+    """A request to every agent of the pool to end its chunks of this map before their next items.
+
+    Somebody else waits for a core; the items that were not begun come back.
+    """
+
+    map: str
+
+
+Control = Ping | Withdraw | Hurry
 
 
 def encode(message: object) -> bytes:

@@ -9,7 +9,7 @@ from before the number.
 from __future__ import annotations
 
 # Numbers of this release's protocol, and of the oldest that it understands.
-PROTOCOL = 6
+PROTOCOL = 7
 OLDEST_PROTOCOL = 1
 # The protocol since which agents fetch large items, and dispatchers take large values, in parts.
 PARTS_PROTOCOL = 3
@@ -19,6 +19,8 @@ PICKLES_PROTOCOL = 4
 DIGEST_PROTOCOL = 5
 # The protocol since which agents fetch constants.
 CONSTANTS_PROTOCOL = 6
+# The protocol since which agents end chunks early when somebody else waits for a core.
+HURRY_PROTOCOL = 7
 
 
 def understands(protocol: int, oldest: int = OLDEST_PROTOCOL) -> bool:

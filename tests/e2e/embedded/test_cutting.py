@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -99,3 +100,21 @@ async def test_the_first_error_is_raised_whichever_item_is_computed_first(
         await cluster.map(functions.odd_only, [1] * 100 + [100])
     values = await cluster.map(functions.odd_only, items, return_exceptions=True)
     assert [n for n, value in enumerate(values) if isinstance(value, ItemError)] == [40, 50, 100]
+
+
+async def test_what_comes_beside_a_long_list_ends_its_chunks_early_and_harms_nothing(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    """Small maps end the list's long chunks again and again; each item is computed once."""
+    items = [(n, 0.002) for n in range(1500)]
+    await cluster.map(functions.logged, items[:400], kwargs={"log": str(tmp_path / "before")})
+    log = tmp_path / "log"
+    running = asyncio.create_task(cluster.map(functions.logged, items, kwargs={"log": str(log)}))
+    small = 0
+    while not running.done():
+        assert await cluster.map(functions.is_prime, [small]) == [functions.is_prime(small)]
+        small += 1
+        await asyncio.sleep(0.05)
+    assert await running == [n for n, _ in items]
+    assert executions(log) == dict.fromkeys(range(1500), 1)
+    assert small > 1

@@ -224,6 +224,34 @@ def batch_of(owner: Owner, sizes: list[int]) -> list[HeldChunk]:
     return chunks
 
 
+def test_a_hurried_chunk_ends_early_and_the_one_behind_it_does_not() -> None:
+    async def scenario() -> None:
+        owner = Owner()
+        owner.push(2, items=5)
+        owner.queue.hurry("another map")
+        assert not owner.progress.stopping
+        owner.queue.hurry("m")
+        assert owner.progress.stopping
+        owner.queue.pop()
+        owner.queue.advance()
+        assert not owner.progress.stopping
+        owner.queue.pop()
+        owner.queue.hurry("m")  # It has nothing.
+        assert not owner.progress.stopping and not owner.kills
+
+    virtual_time.run(scenario())
+
+
+def test_a_batch_is_not_hurried() -> None:
+    async def scenario() -> None:
+        owner = Owner()
+        batch_of(owner, [1, 2, 1])
+        owner.queue.hurry("m")
+        assert not owner.progress.stopping
+
+    virtual_time.run(scenario())
+
+
 def test_a_batch_goes_on_for_those_who_want_it() -> None:
     async def scenario() -> None:
         owner = Owner()

@@ -21,11 +21,21 @@ from jetmap.dispatch.sources import RawItems
 from jetmap.nats.broker import Message
 from jetmap.nats.memory import MemoryBroker
 from jetmap.settings import Settings
-from jetmap.wire.messages import PART_BYTES, SHARE_BYTES, Chunk, Place, Region, Withdraw
+from jetmap.wire.messages import (
+    PART_BYTES,
+    SHARE_BYTES,
+    Chunk,
+    Control,
+    Hurry,
+    Place,
+    Region,
+    Withdraw,
+)
 from jetmap.wire.presence import Presence
 from virtual_time import run as in_virtual_time
 
 _chunks = msgspec.msgpack.Decoder(list[Chunk]).decode
+_control = msgspec.msgpack.Decoder(Control).decode
 
 
 class Desk(Parts):
@@ -49,6 +59,7 @@ class Desk(Parts):
         )
         self.messages: list[list[Chunk]] = []
         self.withdrawn: list[str] = []
+        self.hurried: list[tuple[str, int]] = []  # Each map, and the messages of chunks before.
 
     async def start(self, *, stream: bool = True) -> None:
         if stream:
@@ -63,7 +74,11 @@ class Desk(Parts):
             self.messages.append(_chunks(message.data))
 
     async def _on_control(self, message: Message) -> None:
-        self.withdrawn.append(msgspec.msgpack.decode(message.data, type=Withdraw).map)
+        control = _control(message.data)
+        if isinstance(control, Hurry):
+            self.hurried.append((control.map, len(self.messages)))
+        elif isinstance(control, Withdraw):
+            self.withdrawn.append(control.map)
 
     async def settle(self, seconds: float = 0.001) -> None:
         await asyncio.sleep(seconds)
@@ -91,6 +106,30 @@ def test_the_only_small_map_is_sent_at_once_and_several_share_a_message() -> Non
         await desk.settle()
         assert [len(chunks) for chunks in desk.messages] == [1, 3]
         assert all(run.ledger.flights for run in others)
+
+    in_virtual_time(scenario())
+
+
+def test_long_chunks_are_hurried_before_a_newcomers_are_sent() -> None:
+    async def scenario() -> None:
+        desk = Desk()
+        await desk.start()
+        desk.scheduler.cutting = Cutting().fitted(2, 0.0, hurries=True)
+        run = desk.open(10_000, whole=True)
+        for _ in range(8):
+            run.cost.learn(30, 0.045, 0)
+            run.pace.learn(30, 0.045)
+        run.pace.is_sure = True
+        run.express_chunks, run.express_seconds = 1, 1.0  # Its first chunks are out of the way.
+        await desk.sender.pump()
+        await desk.settle()
+        sent = len(desk.messages)
+        assert sent and not desk.hurried
+        assert any(flight.piece.is_long for flight in run.ledger.flights.values())
+        desk.open(1)
+        await desk.sender.pump()
+        await desk.settle()
+        assert desk.hurried == [(run.id, sent)] and len(desk.messages) == sent + 1
 
     in_virtual_time(scenario())
 

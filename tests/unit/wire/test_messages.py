@@ -27,6 +27,7 @@ from jetmap.wire.messages import (
     Final,
     ForwardedDelivery,
     FunctionRef,
+    Hurry,
     PartRequest,
     Ping,
     Place,
@@ -233,6 +234,10 @@ GOLDEN: list[tuple[Any, str]] = [
     (
         Ping(5, "a1", 3),
         "94a470696e6705a2613103",
+    ),
+    (
+        Hurry("m1"),
+        "92a56875727279a26d31",
     ),
     (
         Withdraw("m1"),

@@ -8,6 +8,7 @@ from jetmap.wire import protocol
 from jetmap.wire.protocol import (
     CONSTANTS_PROTOCOL,
     DIGEST_PROTOCOL,
+    HURRY_PROTOCOL,
     OLDEST_PROTOCOL,
     PARTS_PROTOCOL,
     PICKLES_PROTOCOL,
@@ -26,5 +27,5 @@ def test_releases_work_together_where_each_knows_the_others_protocol(
 
 
 def test_no_feature_is_newer_than_the_protocol() -> None:
-    features = PARTS_PROTOCOL, PICKLES_PROTOCOL, DIGEST_PROTOCOL, CONSTANTS_PROTOCOL
+    features = PARTS_PROTOCOL, PICKLES_PROTOCOL, DIGEST_PROTOCOL, CONSTANTS_PROTOCOL, HURRY_PROTOCOL
     assert all(OLDEST_PROTOCOL <= feature <= PROTOCOL for feature in features)
