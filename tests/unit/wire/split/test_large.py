@@ -58,7 +58,10 @@ def test_no_faulty_body_is_accepted(data: st.DataObject, format: Format) -> None
         elements = found(changed, format)
     except NotLargeError:
         return
-    assert elements == [element.strip(b" \n\r\t") for element in split(changed, format)]
+    expected = split(changed, format)
+    if format == "json":  # A view of an element has the spaces around it, or not.
+        expected = [element.strip(b" \n\r\t") for element in expected]
+    assert elements == expected
 
 
 @pytest.mark.parametrize(
