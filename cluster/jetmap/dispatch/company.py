@@ -31,13 +31,14 @@ class Company:
 
     def is_alone(self, now: float) -> bool:
         """Return whether no other dispatcher has open maps, as far as known."""
-        return not any(self._is_kept(dispatcher, now) for dispatcher in self._heard)
+        if self._heard:
+            self._heard = {name: at for name, at in self._heard.items() if self._is_kept(name, now)}
+        return not self._heard
 
     def must_speak(self, now: float) -> bool:
         """Return whether a dispatcher that has an open map must say so now; it counts as said."""
         if now - self._spoke < SPEAK_SECONDS:
             return False
-        self._heard = {name: at for name, at in self._heard.items() if self._is_kept(name, now)}
         if sum(now - at < SPEAK_SECONDS for at in self._heard.values()) >= ENOUGH:
             return False
         self._spoke = now

@@ -118,10 +118,12 @@ class Scheduler:
         if self._long is None:
             return
         self._usual = USUAL_CHUNKS
-        long = [each for each in self._long.ledger.flights.values() if each.piece.is_long]
-        for flight in long:
+        flights = self._long.ledger.flights.values()
+        if not any(flight.piece.is_long for flight in flights):
+            return
+        for flight in flights:  # Agents end short ones, too.
             flight.is_hurried = True
-        if long and self._long not in self.hurried:
+        if self._long not in self.hurried:
             self.hurried.append(self._long)
 
     def next(self, cores: int) -> Turn | None:

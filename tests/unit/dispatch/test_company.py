@@ -29,6 +29,14 @@ def test_a_dispatcher_speaks_now_and_then_and_answers_newcomers() -> None:
     assert not company.must_speak(10.2 + SPEAK_SECONDS)
 
 
+def test_those_that_are_gone_are_forgotten() -> None:
+    company = Company()
+    for number in range(1000):
+        company.on_heard(str(number), float(number))
+        company.is_alone(float(number))
+        assert len(company._heard) <= KEPT_SECONDS
+
+
 def test_many_dispatchers_need_not_all_speak() -> None:
     company = Company()
     for number in range(ENOUGH):
