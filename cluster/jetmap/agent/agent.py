@@ -308,7 +308,7 @@ class Agent:
             if self._state.on_ping(control):
                 await self.announce()
         elif isinstance(control, Hurry):
-            self._chunks.hurry(control.map)
+            self._chunks.hurry(control)
         else:
             await self._chunks.withdrawals.withdraw_map(control.map)
 

@@ -23,6 +23,7 @@ from jetmap.wire.messages import (
     ClaimAnswer,
     Crash,
     Final,
+    Hurry,
     ReportCounts,
     Rest,
 )
@@ -385,10 +386,10 @@ class Chunks:
         """Store again, every beat, what the broker did not take; this may wait for its answer."""
         await self._stored.store_overdue(time.monotonic())
 
-    def hurry(self, map: str) -> None:
-        """End the chunks of a map that are being computed before their next items."""
+    def hurry(self, request: Hurry) -> None:
+        """End long chunks of a map early."""
         for slot in self._slots:
-            slot.hurry(map)
+            slot.hurry(request)
 
     async def claim(self) -> None:
         """Claim all chunks that are held."""

@@ -17,7 +17,7 @@ import msgspec
 from jetmap.background import Background
 from jetmap.supervision import Backoff, Supervisor
 from jetmap.wire import frames
-from jetmap.wire.messages import Crash, Rest, Together
+from jetmap.wire.messages import Crash, Hurry, Rest, Together
 from jetmap.wire.presence import CoreDetail, CoreState
 from jetmap.wire.worker_start import Broken, Importing, Loaded, Ready, Setup, StartFailed, Unshared
 
@@ -243,9 +243,9 @@ class Slot:
             self._queue.stop(entry, grace)
         return entry is not None
 
-    def hurry(self, map: str) -> None:
-        """End the chunk in progress early, as ``WorkerQueue.hurry`` does."""
-        self._queue.hurry(map)
+    def hurry(self, request: Hurry) -> None:
+        """End long chunks early, as ``WorkerQueue.hurry`` does."""
+        self._queue.hurry(request)
 
     def drain(self, grace: float) -> None:
         """End each chunk as ``stop`` does."""

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import msgspec
 
-from jetmap.wire.messages import Crash, Rest
+from jetmap.wire.messages import Crash, Hurry, Rest
 from jetmap.worker.progress import ProgressPages
 
 from .batches import ChunkBatch, halved
@@ -21,6 +21,7 @@ from .warm_ups import WarmUps
 from .watchdogs import Deadline, Jam, Overrun, Watch
 from .worker_state import Death
 
+HURRIES_KEPT = 16  # Maps whose long chunks end early, to remember.
 SKIP_SECONDS = 1.0  # Seconds for a worker to pass over a chunk, which takes microseconds.
 
 
@@ -118,7 +119,8 @@ class WorkerQueue:
         self._chunks: deque[QueueEntry] = deque()
         self._last = 0  # Number of the latest chunk,
         self._first = 1  # and of the first that came with it.
-        self._watches: list[Watch] = []  # Of the chunk in progress.
+        self._watches: list[Watch | asyncio.TimerHandle] = []  # Of the chunk in progress.
+        self._hurries: dict[str, Hurry] = {}  # By map.
         self._jam: Jam | None = None
         # All chunks, if they are computed together.
         self._batch: ChunkBatch[HeldChunk] | None = None
@@ -228,9 +230,25 @@ class WorkerQueue:
             self._progress.ask_to_stop()
             self._kill_later(entry, grace)
 
-    def hurry(self, map: str) -> None:
-        """End the chunk that the worker computes before its next item, if it is of this map."""
-        if self._chunks and self._batch is None and self._chunks[0].held.head.map == map:
+    def hurry(self, request: Hurry) -> None:
+        """End the chunk in progress before its next item, and later ones after a while, if they
+        are meant.
+        """
+        self._hurries[request.map] = request
+        if len(self._hurries) > HURRIES_KEPT:
+            del self._hurries[next(iter(self._hurries))]
+        if self._chunks and self._hurry_of(self._chunks[0]) is request:
+            self._end_early(self._chunks[0])
+
+    def _hurry_of(self, entry: QueueEntry) -> Hurry | None:
+        """Return the request that means a chunk. Batches are not hurried."""
+        head = entry.held.head
+        request = self._hurries.get(head.map)
+        is_meant = request is not None and head.number <= request.chunk and self._batch is None
+        return request if is_meant else None
+
+    def _end_early(self, entry: QueueEntry) -> None:
+        if self._chunks and self._chunks[0] is entry:
             assert self._progress is not None
             self._progress.ask_to_stop()
 
@@ -284,6 +302,11 @@ class WorkerQueue:
         if head.count > 1 and head.budget and self._batch is None:
             spent = partial(self._on_overrun, entry)
             self._watches.append(Overrun(progress, entry.number, head.start, head.budget, spent))
+        request = self._hurry_of(entry)
+        # A chunk that is not long has twice these seconds, at most.
+        if request is not None and head.budget > 2.01 * request.seconds:
+            loop = asyncio.get_running_loop()
+            self._watches.append(loop.call_later(request.seconds, self._end_early, entry))
         if entry.grace is not None:
             self.stop(entry, entry.grace)
         elif progress.stopping:

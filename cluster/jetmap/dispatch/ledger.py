@@ -178,6 +178,11 @@ class Ledger:
             self._quarantine.enter(flight)
         return flight
 
+    @property
+    def chunks(self) -> int:
+        """The number of the chunk that was sent last; they count from 1."""
+        return self._number
+
     def close(self) -> None:
         """Free the quarantine from this map's chunks: nothing more happens to them."""
         for flight in self.flights.values():

@@ -258,10 +258,10 @@ class Outbox:
             logger.debug("map %s could not be called back: %s", map_id, error)
 
     async def hurry(self, map: OpenMap) -> None:
-        """Let the chunks of a map that are being computed end before their next items."""
+        """Let the long chunks of a map end early."""
+        request = Hurry(map.id, map.ledger.chunks, self.cutting.longest)
         try:
-            control = subjects.control(self._pool)
-            await self._connection.publish(control, encode(Hurry(map.id)))
+            await self._connection.publish(subjects.control(self._pool), encode(request))
         except JetmapError as error:
             logger.debug("the chunks of map %s go on to their end: %s", map.id, error)
 

@@ -119,12 +119,11 @@ class Scheduler:
             return
         self._usual = USUAL_CHUNKS
         flights = self._long.ledger.flights.values()
-        if not any(flight.piece.is_long for flight in flights):
+        if not any(flight.piece.is_long and not flight.is_hurried for flight in flights):
             return
         for flight in flights:  # Agents end short ones, too.
             flight.is_hurried = True
-        if self._long not in self.hurried:
-            self.hurried.append(self._long)
+        self.hurried.append(self._long)
 
     def next(self, cores: int) -> Turn | None:
         """Return the next chunk to send, which counts as sent; None until something comes back.
@@ -319,6 +318,8 @@ class Scheduler:
         map.is_large = len(piece.items) > PART_BYTES
         if map.is_large:
             self._open_bytes += len(piece.items)
+        if map is not self._long:
+            self.hurry()  # It may be an old map that has new items.
         piece.lane = lane
         piece.seconds = seconds = piece.count * map.pace.seconds
         piece.is_long = piece.count > 1 and seconds > self.cutting.longest

@@ -78,8 +78,8 @@ class Sender:
             self._withdraw()
         if self._maps.postponed:
             self._wait_for_tries()
-        while self._scheduler.hurried:
-            await self._outbox.hurry(self._scheduler.hurried.pop())
+        if self._scheduler.hurried:
+            await self._hurry()
         if self._pumping:
             self._again = True
             return
@@ -91,6 +91,8 @@ class Sender:
                     pass
                 if self._sharing.gathered or self._scheduler.has_waiting:
                     await self._share()
+                if self._scheduler.hurried:
+                    await self._hurry()
                 if self._maps.to_withdraw:
                     self._withdraw()
                 if not self._again:
@@ -157,6 +159,10 @@ class Sender:
         )
         self._maps.fail([(run, flight)], message)
         return False
+
+    async def _hurry(self) -> None:
+        while self._scheduler.hurried:
+            await self._outbox.hurry(self._scheduler.hurried.pop())
 
     def _withdraw(self) -> None:
         while self._maps.to_withdraw:

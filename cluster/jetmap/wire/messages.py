@@ -401,12 +401,17 @@ class Withdraw(WireMessage, tag_field="kind", tag="withdraw"):
 
 
 class Hurry(WireMessage, tag_field="kind", tag="hurry"):
-    """A request to every agent of the pool to end its chunks of this map before their next items.
+    """A request to every agent of the pool to end long chunks of a map early.
 
-    Somebody else waits for a core; the items that were not begun come back.
+    Somebody else waits for a core. What is being computed ends before its next item, what begins
+    later after ``seconds``. The items that were not begun come back.
+
+    chunk: the last chunk that is meant.
     """
 
     map: str
+    chunk: int
+    seconds: float
 
 
 Control = Ping | Withdraw | Hurry

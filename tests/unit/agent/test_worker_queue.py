@@ -14,6 +14,7 @@ from jetmap.agent.holdings import HeldChunk
 from jetmap.agent.warm_ups import WarmUps
 from jetmap.agent.watchdogs import JAM_SECONDS
 from jetmap.agent.worker_queue import (
+    HURRIES_KEPT,
     SKIP_SECONDS,
     KillReason,
     QueueEntry,
@@ -21,7 +22,7 @@ from jetmap.agent.worker_queue import (
     crash_of,
 )
 from jetmap.agent.worker_state import Death
-from jetmap.wire.messages import ChunkHead, Rest
+from jetmap.wire.messages import ChunkHead, Hurry, Rest
 from jetmap.worker.progress import ITEM, STRETCH_SHIFT, ProgressPages
 
 
@@ -228,16 +229,42 @@ def test_a_hurried_chunk_ends_early_and_the_one_behind_it_does_not() -> None:
     async def scenario() -> None:
         owner = Owner()
         owner.push(2, items=5)
-        owner.queue.hurry("another map")
+        owner.queue.hurry(Hurry("another map", 9, 0.05))
         assert not owner.progress.stopping
-        owner.queue.hurry("m")
+        owner.queue.hurry(Hurry("m", 0, 0.05))
         assert owner.progress.stopping
         owner.queue.pop()
         owner.queue.advance()
-        assert not owner.progress.stopping
+        await asyncio.sleep(1.0)
+        assert not owner.progress.stopping, "it was sent later"
         owner.queue.pop()
-        owner.queue.hurry("m")  # It has nothing.
+        owner.queue.hurry(Hurry("m", 9, 0.05))  # It has nothing.
         assert not owner.progress.stopping and not owner.kills
+
+    virtual_time.run(scenario())
+
+
+@pytest.mark.parametrize(("usual", "ends"), [(0.05, True), (0.3, False)])
+def test_a_long_chunk_that_waits_is_hurried_when_it_begins(usual: float, ends: bool) -> None:
+    async def scenario() -> None:
+        owner = Owner()
+        owner.queue.hurry(Hurry("m", 0, usual))
+        owner.push(1, items=5)  # Its budget is 0.5 s.
+        await asyncio.sleep(usual / 2)
+        assert not owner.progress.stopping
+        await asyncio.sleep(usual)
+        assert owner.progress.stopping == ends
+        owner.queue.pop()
+
+    virtual_time.run(scenario())
+
+
+def test_only_the_latest_requests_are_remembered() -> None:
+    async def scenario() -> None:
+        owner = Owner()
+        for number in range(3 * HURRIES_KEPT):
+            owner.queue.hurry(Hurry(f"m{number}", 9, 0.05))
+        assert len(owner.queue._hurries) == HURRIES_KEPT
 
     virtual_time.run(scenario())
 
@@ -246,7 +273,7 @@ def test_a_batch_is_not_hurried() -> None:
     async def scenario() -> None:
         owner = Owner()
         batch_of(owner, [1, 2, 1])
-        owner.queue.hurry("m")
+        owner.queue.hurry(Hurry("m", 9, 0.05))
         assert not owner.progress.stopping
 
     virtual_time.run(scenario())

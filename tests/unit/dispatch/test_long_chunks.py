@@ -168,6 +168,23 @@ def settled(parts: Parts, run: OpenMap, chunks: int) -> list[Flight]:
     return ended
 
 
+def test_an_old_map_that_has_items_again_is_somebody_too() -> None:
+    parts = Parts(cores=2)
+    parts.scheduler.cutting = LONG
+    old = parts.open(1)
+    old.pause()
+    run = parts.open(100_000, whole=True)
+    settled(parts, run, 8)
+    parts.send()
+    assert not parts.scheduler.hurried and is_any_long(run)
+    old.resume()
+    sent = parts.send()
+    assert [map for map, _ in sent] == [old] and parts.scheduler.hurried == [run]
+    parts.scheduler.hurried.clear()
+    parts.open(1)
+    assert not parts.scheduler.hurried, "the agents know of all that is out"
+
+
 def test_a_chunk_that_ended_early_on_request_was_predicted_well() -> None:
     for asked in (True, False):
         parts = Parts()
@@ -234,6 +251,10 @@ def test_a_newcomer_of_any_dispatcher_waits_for_one_item(elsewhere: bool, at: fl
             await listener.close()
 
     in_virtual_time(scenario())
+
+
+def is_any_long(run: OpenMap) -> bool:
+    return any(flight.piece.is_long for flight in run.ledger.flights.values())
 
 
 def is_long(dispatcher: Dispatcher) -> list[bool]:
