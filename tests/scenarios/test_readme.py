@@ -151,7 +151,10 @@ class Reader:
         server = Server(self._here(command), log, self._home, self._environment)
         self._servers.append(server)
         wanted = pattern(self._here(expected))
-        wait_until_sync(lambda: server.has_printed(wanted), f"{command} prints {expected}")
+        try:
+            wait_until_sync(lambda: server.has_printed(wanted), f"{command} prints {expected}")
+        except pytest.fail.Exception as error:
+            pytest.fail(f"{error}, but {server.output!r}")
         if command.startswith("jetmap up "):
             wait_until_sync(self._is_ready, "the gateway has workers")
 
