@@ -167,8 +167,11 @@ class Installation:
                 if task.done():
                     task.result()
 
-    async def answers(self, path: str, timeout: float = 60) -> None:
-        """Wait until the gateway answers 200 on this path. Raises TimeoutError."""
+    async def answers(self, path: str, timeout: float | None) -> None:
+        """Wait until the gateway answers 200 on this path. Raises TimeoutError.
+
+        timeout: seconds; None: no limit.
+        """
         async with asyncio.timeout(timeout):
             while not await self._is_ok(path):  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
@@ -293,6 +296,6 @@ class Installation:
                     status = await reader.readline()
                 finally:
                     writer.close()
-        except (OSError, TimeoutError):
+        except (OSError, ValueError, TimeoutError):
             return False
         return status.split()[1:2] == [b"200"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import shlex
 
 from jetmap.background import beside
@@ -16,6 +17,10 @@ from .listening import address_for_others, gateway_problems, server_problems
 from .options import GATEWAY, SERVER, WORKER, takes
 from .signals import LEAVE_SECONDS, Stop, StopRequested, run
 from .store import hold_store
+
+SLOW_SECONDS = 30.0  # Seconds that the gateway may take to answer before a warning.
+
+logger = logging.getLogger(__name__)
 
 
 @takes("tasks", *WORKER, *GATEWAY, *SERVER, "pool", serves=True)
@@ -65,9 +70,19 @@ async def serve(settings: Settings) -> None:
 
 
 async def _greet(installation: Installation, settings: Settings) -> None:
-    await installation.answers("/healthz")
-    for line in greeting(installation, settings):
-        print(line, flush=True)  # noqa: T201
+    """Print the addresses once the gateway answers, however long that takes."""
+    try:
+        await installation.answers("/healthz", SLOW_SECONDS)
+    except TimeoutError:
+        logger.warning(
+            "the gateway at %s does not answer after %g s; if lines above say why, mend that, "
+            "otherwise wait",
+            installation.url,
+            SLOW_SECONDS,
+        )
+        await installation.answers("/healthz", None)
+    # In one piece: the parts log to the same terminal.
+    print("\n".join(greeting(installation, settings)), flush=True)  # noqa: T201
 
 
 def greeting(installation: Installation, settings: Settings) -> list[str]:

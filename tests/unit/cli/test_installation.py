@@ -71,5 +71,5 @@ async def test_waiting_for_a_gateway_that_answers() -> None:
     made = installation()
     made._listener = socket.create_server(("127.0.0.1", 0))
     async with await asyncio.start_server(answer, sock=made._listener):
-        await made.answers("/healthz")
+        await made.answers("/healthz", None)
         assert not await made._is_ok("/readyz")

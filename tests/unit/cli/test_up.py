@@ -22,6 +22,15 @@ class Started:
     store = Path("/state/jetmap/1")
     running = None
 
+    def __init__(self, silent: int = 0) -> None:
+        self.asked: list[float | None] = []
+        self._silent = silent  # Waits that end before the gateway answers.
+
+    async def answers(self, path: str, timeout: float | None) -> None:
+        self.asked.append(timeout)
+        if len(self.asked) <= self._silent:
+            raise TimeoutError
+
 
 def lines(**given: Any) -> str:
     installation = cast(Installation, Started())
@@ -44,3 +53,21 @@ def test_the_command_for_other_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
         "jetmap worker tasks.py --nats 'nats://[fd00::1]:4222' --nats-user jetmap --pool blue"
         in found
     )
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("silent", [0, 1])
+async def test_the_lines_are_printed_whenever_the_gateway_answers(
+    silent: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """They are written in one piece, so that no line of a log comes between them."""
+    started, written = Started(silent), list[str]()
+    monkeypatch.setattr("sys.stdout.write", written.append)
+    settings = Settings.of({"tasks": ["tasks.py"]})
+    await up._greet(cast(Installation, started), settings)
+    assert started.asked == [up.SLOW_SECONDS, None][: silent + 1]
+    assert "".join(written).count("\n") >= 5 and len(written) <= 2
+    assert ("does not answer after 30 s" in caplog.text) == bool(silent)
