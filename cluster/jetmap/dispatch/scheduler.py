@@ -21,6 +21,7 @@ EXPRESS_ITEMS = 10
 
 # Chunks of the usual duration that follow when long ones were ended early: who came may come again.
 USUAL_CHUNKS = 16
+LONG = 1.5  # Usual durations above which a chunk is ended early; rounding makes up to 1.25.
 
 # Items a core in a list that is too short to be cut by a guess, unless the function's items have
 # cost alike. If some are dear, the order in which they begin decides when the map ends.
@@ -322,7 +323,7 @@ class Scheduler:
             self.hurry()  # It may be an old map that has new items.
         piece.lane = lane
         piece.seconds = seconds = piece.count * map.pace.seconds
-        piece.is_long = piece.count > 1 and seconds > self.cutting.longest
+        piece.is_long = piece.count > 1 and seconds > LONG * self.cutting.longest
         if piece.is_long:
             self._long = map
         elif self._usual:
