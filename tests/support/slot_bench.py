@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
+from collections.abc import Callable
 from typing import Any
 
 from jetmap.agent.holdings import HeldChunk
@@ -37,6 +38,7 @@ class FakeWorker:
         self.chunk: HeldChunk | None = None
         self.latest: HeldChunk | None = None
         self.number = 0
+        self.mark: Callable[[], str] = self.describe
         self.on_the_way: deque[tuple[bytes, bytes]] = deque()
         self.here: deque[tuple[bytes, bytes]] = deque()
         self.news = asyncio.Event()
@@ -143,13 +145,15 @@ class FakeWorker:
 
     dismiss = kill
 
-    def mark_output(self, mark: Any) -> None: ...
+    def mark_output(self, mark: Callable[[], str]) -> None:
+        self.mark = mark
 
     def describe(self) -> str:
         return "[worker 1]"
 
     def close(self, mark: str = "") -> None:
         assert not self.lives and not self.closed
+        assert self.mark() == (mark or self.describe()), "what another thread reads just now"
         self.closed = True
         self.progress.close()
 

