@@ -96,7 +96,7 @@ class Simulation:
         self.cutting = (cutting or Cutting()).fitted(cores, 0.0, hurries=hurries)
         self.scheduler = Scheduler(self.cutting)
         self.now = 0.0
-        self.chunks = self.given_back = 0
+        self.chunks = self.given_back = self.hurries = 0
         self.by_core: dict[int, list[int]] = {core: [] for core in range(cores)}
         self._idle = list(range(cores))
         self._running: dict[int, _Running] = {}
@@ -167,9 +167,7 @@ class Simulation:
         heapq.heappush(self._events, (time, next(self._order), act))
 
     def _pump(self) -> None:
-        for map in self.scheduler.hurried:
-            self._at(self.now + self.hop, lambda map=map: self._hurry(map))
-        self.scheduler.hurried.clear()
+        self._send_hurried()
         while (turn := self.scheduler.next(self.cores)) is not None:
             map, piece = turn
             flight = map.ledger.send(piece, "offer", self.now)
@@ -181,10 +179,17 @@ class Simulation:
                 self.scheduler.sharing.add(map, flight)
                 self.scheduler.sharing.take(self.cores)
             self._at(self.now + self.hop, lambda c=(map, flight, budget): self._arrive(*c))
+        self._send_hurried()
         for map in self.scheduler.emptied:
             if map.is_complete:
                 self.scheduler.remove(map)
         self.scheduler.emptied.clear()
+
+    def _send_hurried(self) -> None:
+        self.hurries += len(self.scheduler.hurried)
+        for map, chunk in self.scheduler.hurried:
+            self._at(self.now + self.hop, lambda of=(map, chunk): self._hurry(*of))
+        self.scheduler.hurried.clear()
 
     def _arrive(self, map: OpenMap, flight: Flight, budget: Budget) -> None:
         self._lanes[flight.piece.lane].append((map, flight, budget))
@@ -229,11 +234,18 @@ class Simulation:
                 chunk.parts.append((clock, item))
         self._end(chunk, clock, item)
 
-    def _hurry(self, map: OpenMap) -> None:
-        """End the chunks of a map that are being computed with their items in progress."""
+    def _hurry(self, map: OpenMap, number: int) -> None:
+        """End the chunks of a map that are being computed, up to this one, with their items in
+        progress.
+        """
         for chunk in list(self._running.values()):
             done = sum(end <= self.now for end in chunk.ends) + 1
-            if chunk.map is not map or done >= len(chunk.ends) or chunk.until < float("inf"):
+            if (
+                chunk.flight.number > number
+                or chunk.map is not map
+                or done >= len(chunk.ends)
+                or chunk.until < float("inf")
+            ):
                 continue
             for taken_back in chunk.ends[done:]:
                 assert taken_back > self.now

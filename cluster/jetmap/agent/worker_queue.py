@@ -302,7 +302,7 @@ class WorkerQueue:
         if head.count > 1 and head.budget and self._batch is None:
             spent = partial(self._on_overrun, entry)
             self._watches.append(Overrun(progress, entry.number, head.start, head.budget, spent))
-        request = self._hurry_of(entry)
+        request = self._hurry_of(entry) if self._hurries else None
         # A chunk that is not long has twice these seconds, at most.
         if request is not None and head.budget > 2.01 * request.seconds:
             loop = asyncio.get_running_loop()

@@ -172,6 +172,7 @@ CHUNKS_A_SECOND = 4_000
 
 LONGEST = 2.0  # Durations of a usual chunk that the longest take.
 SOLE = 4.0  # The same, if they end as soon as somebody else waits for a core.
+LONG = 1.5  # The longest others, times this, from which on they do. Rounding makes up to 1.25.
 MOST_STEADY_ITEMS = 65_536  # Items of a chunk whose items cost alike.
 
 _DEFAULT = ChunkSettings()
@@ -225,6 +226,12 @@ class Cutting:
         When somebody else comes, they end with the item in progress.
         """
         return max(self.longest, self.sole_seconds) if self.hurries else self.longest
+
+    def is_long(self, items: int, seconds: float) -> bool:
+        """Return whether a chunk of a map that has the pool to itself takes so long that others
+        would wait for it, and agents can end it early.
+        """
+        return items > 1 and seconds > LONG * self.longest and self.sole > self.longest
 
     def duration(self, cost: Cost | Pace, remaining: int | None, cores: float) -> float:
         """Return the seconds that the next chunk should take.

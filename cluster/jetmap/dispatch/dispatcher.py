@@ -121,7 +121,7 @@ class Dispatcher:
         self._numbers = itertools.count(1)
         self._fitted = -1  # ``roster.changes`` when chunks were last fitted to the pool.
         self._closed = False
-        self._company = Company()
+        self._company = Company(self.id)
         settings = options.settings
         self._cutting = cutting = Cutting.of(settings.chunks)
         self._scheduler = self.scheduler = scheduler = Scheduler(cutting, self.memory.limit // 4)
@@ -253,14 +253,14 @@ class Dispatcher:
             submitted = None if id is None else spec.submitted
             run.span = self.traces.begin(run.id, spec.function, source.total, submitted)
         self._maps.add(run)
-        if self._company.must_speak(run.opened):
-            await self.steering.speak()
         source.wake = functools.partial(self._on_source_woke, run)
         if spec.timeout is not None:
             run.timer = asyncio.get_running_loop().call_later(
                 spec.timeout, self._on_timeout, run, spec.timeout
             )
         try:
+            if self._company.must_speak(run.opened):
+                await self.steering.speak()
             await self._sender.pump()
             if not run.ledger.flights:  # It may have no items.
                 self._maps.check_end(run)

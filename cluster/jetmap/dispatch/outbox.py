@@ -257,13 +257,13 @@ class Outbox:
             # Nobody answers the claims on what is left, so the agents drop it.
             logger.debug("map %s could not be called back: %s", map_id, error)
 
-    async def hurry(self, map: OpenMap) -> None:
-        """Let the long chunks of a map end early."""
-        request = Hurry(map.id, map.ledger.chunks, self.cutting.longest)
+    async def hurry(self, map_id: str, chunk: int) -> None:
+        """Let the long chunks of a map end early, up to this one."""
+        request = Hurry(map_id, chunk, self.cutting.longest)
         try:
             await self._connection.publish(subjects.control(self._pool), encode(request))
         except JetmapError as error:
-            logger.debug("the chunks of map %s go on to their end: %s", map.id, error)
+            logger.debug("the chunks of map %s go on to their end: %s", map_id, error)
 
     async def _purge(self, queue: str, map_id: str) -> None:
         if queue not in self._avoided:

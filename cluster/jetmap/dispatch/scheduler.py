@@ -21,7 +21,6 @@ EXPRESS_ITEMS = 10
 
 # Chunks of the usual duration that follow when long ones were ended early: who came may come again.
 USUAL_CHUNKS = 16
-LONG = 1.5  # Usual durations above which a chunk is ended early; rounding makes up to 1.25.
 
 # Items a core in a list that is too short to be cut by a guess, unless the function's items have
 # cost alike. If some are dear, the order in which they begin decides when the map ends.
@@ -48,7 +47,7 @@ class Scheduler:
     Attributes:
         shared: The memory that has large items; None: none.
         is_sole: Whether no other dispatcher uses the pool, as far as known.
-        hurried: Maps whose long chunks are to be ended early.
+        hurried: Maps whose long chunks are to be ended early, each with the number of its last.
     """
 
     def __init__(self, cutting: Cutting, max_open_bytes: int = 1 << 30) -> None:
@@ -58,8 +57,9 @@ class Scheduler:
         self._max_open_bytes = max_open_bytes
         self.shared: SharedItems | None = None
         self.is_sole = True
-        self.hurried: list[OpenMap] = []
+        self.hurried: list[tuple[OpenMap, int]] = []
         self._long: OpenMap | None = None  # The map that had long chunks last.
+        self._may_hurry = False  # Whether some may be out that were not asked to end early.
         self._usual = 0  # Chunks that are to be cut before there are long ones again.
         self.window = Window()
         self.sharing = Sharing()
@@ -119,12 +119,15 @@ class Scheduler:
         if self._long is None:
             return
         self._usual = USUAL_CHUNKS
-        flights = self._long.ledger.flights.values()
-        if not any(flight.piece.is_long and not flight.is_hurried for flight in flights):
+        if not self._may_hurry:
             return
-        for flight in flights:  # Agents end short ones, too.
-            flight.is_hurried = True
-        self.hurried.append(self._long)
+        self._may_hurry = False
+        ledger = self._long.ledger
+        flights = ledger.flights.values()
+        if any(flight.piece.is_long and not flight.is_hurried for flight in flights):
+            for flight in flights:  # Agents end short ones, too.
+                flight.is_hurried = True
+            self.hurried.append((self._long, ledger.chunks))
 
     def next(self, cores: int) -> Turn | None:
         """Return the next chunk to send, which counts as sent; None until something comes back.
@@ -141,7 +144,14 @@ class Scheduler:
             if map is None:
                 return None
             turn = self._cut(map, "main", cores)
+        if turn is None and self._may_hurry and len(self._maps) > 1:
+            self._hurry_for_waiting(cores)
         return turn
+
+    def _hurry_for_waiting(self, cores: int) -> None:
+        """End long chunks early if an old map waits for room among the chunks that are out."""
+        if any(map is not self._long and self._can_send(map, cores) for map in self._maps):
+            self.hurry()
 
     @property
     def has_waiting(self) -> bool:
@@ -267,7 +277,16 @@ class Scheduler:
             return not map.express_chunks or used < self.express_seconds
         return map.express_chunks < cores
 
-    def _count(self, map: OpenMap, cores: int) -> int:
+    def _may_be_long(self, map: OpenMap) -> bool:
+        """Return whether a map has the pool to itself, and its caller waits for all of it.
+
+        Agents do not end batches early.
+        """
+        if self._usual or not self.is_sole or not map.spec.whole or map.spec.batch is not None:
+            return False
+        return not self._busy or (len(self._busy) == 1 and map in self._busy)
+
+    def _count(self, map: OpenMap, cores: int, *, may_be_long: bool) -> int:
         """Number of items of the next chunk."""
         rest = map.rest
         # The map's share of the cores, beside the others that are in progress.
@@ -284,7 +303,7 @@ class Scheduler:
                 rest,
                 share,
                 alone=busy <= 1,
-                sole=self.is_sole and map.spec.whole and not self._usual,
+                sole=may_be_long,
             )
         if count is None:
             count = self.cutting.count(map.pace, rest, share)
@@ -296,7 +315,8 @@ class Scheduler:
 
     def _cut(self, map: OpenMap, lane: Lane, cores: int) -> Turn | None:
         """Take the next items of a map; None if it turns out to have none."""
-        count = self._count(map, cores)
+        may_be_long = map.pace.is_sure and self._may_be_long(map)
+        count = self._count(map, cores, may_be_long=may_be_long)
         if map.ledger.has_pieces:
             piece = map.ledger.next_piece(count)
         else:
@@ -319,13 +339,16 @@ class Scheduler:
         map.is_large = len(piece.items) > PART_BYTES
         if map.is_large:
             self._open_bytes += len(piece.items)
-        if map is not self._long:
-            self.hurry()  # It may be an old map that has new items.
+        if self._long is not None and map is not self._long:
+            if self._long.ledger.flights:
+                self.hurry()  # This may be an old map that has new items.
+            else:
+                self._long = None  # It is idle.
         piece.lane = lane
         piece.seconds = seconds = piece.count * map.pace.seconds
-        piece.is_long = piece.count > 1 and seconds > LONG * self.cutting.longest
+        piece.is_long = may_be_long and self.cutting.is_long(piece.count, seconds)
         if piece.is_long:
-            self._long = map
+            self._long, self._may_hurry = map, True
         elif self._usual:
             self._usual -= 1
         if lane == "express":

@@ -162,7 +162,8 @@ class Sender:
 
     async def _hurry(self) -> None:
         while self._scheduler.hurried:
-            await self._outbox.hurry(self._scheduler.hurried.pop())
+            run, chunk = self._scheduler.hurried.pop()
+            await self._outbox.hurry(run.id, chunk)
 
     def _withdraw(self) -> None:
         while self._maps.to_withdraw:

@@ -20,7 +20,7 @@ from jetmap.dispatch.roster import Roster
 from jetmap.dispatch.rounds import CHUNK_COST
 from jetmap.dispatch.scheduler import USUAL_CHUNKS
 from jetmap.wire import subjects
-from jetmap.wire.messages import Chunk, Hurry
+from jetmap.wire.messages import BatchTerms, Chunk, Hurry
 from jetmap.wire.protocol import HURRY_PROTOCOL
 from simulated_pool import SimulatedPool, Work, mapped
 from simulation import Simulation
@@ -143,7 +143,7 @@ def test_who_came_may_come_again() -> None:
     sent = settled(parts, run, 8)
     assert max(flight.seconds for flight in sent[4:]) > 3 * LONG.seconds
     newcomer = parts.open(1)
-    assert parts.scheduler.hurried == [run]
+    assert hurried(parts) == [run]
     assert all(flight.is_hurried for flight in run.ledger.flights.values())
     parts.scheduler.hurried.clear()
     parts.send()
@@ -152,7 +152,7 @@ def test_who_came_may_come_again() -> None:
     assert max(flight.seconds for flight in later[4:]) < 1.5 * LONG.seconds
     assert max(flight.seconds for flight in settled(parts, run, 8)) > 3 * LONG.seconds
     parts.open(1)
-    assert parts.scheduler.hurried == [run]
+    assert hurried(parts) == [run]
 
 
 def settled(parts: Parts, run: OpenMap, chunks: int) -> list[Flight]:
@@ -179,10 +179,99 @@ def test_an_old_map_that_has_items_again_is_somebody_too() -> None:
     assert not parts.scheduler.hurried and is_any_long(run)
     old.resume()
     sent = parts.send()
-    assert [map for map, _ in sent] == [old] and parts.scheduler.hurried == [run]
+    assert [map for map, _ in sent] == [old] and hurried(parts) == [run]
     parts.scheduler.hurried.clear()
     parts.open(1)
     assert not parts.scheduler.hurried, "the agents know of all that is out"
+
+
+def test_an_old_map_that_waits_for_room_is_somebody_too() -> None:
+    """Long chunks take all the room that there is at the broker."""
+    parts = Parts(cores=2)
+    parts.scheduler.cutting = LONG
+    old = parts.open(1000)
+    settled(parts, old, 20)
+    old.pause()
+    while old.ledger.flights:
+        settled(parts, old, 1)
+    run = parts.open(100_000, whole=True)
+    settled(parts, run, 40)
+    parts.scheduler.hurried.clear()
+    parts.send()
+    assert is_any_long(run) and not parts.scheduler.window.has_room
+    assert not parts.scheduler.hurried
+    old.resume()
+    assert parts.send() == [] and hurried(parts) == [run]
+
+
+@pytest.mark.parametrize("hurries", [False, True])
+@pytest.mark.parametrize("each", [0.0014, 0.017, 0.03])
+def test_maps_side_by_side_hurry_each_other_once(each: float, hurries: bool) -> None:
+    """Usual chunks may be a little longer than the longest should be; nobody asks to end those.
+
+    Agents of older releases do not know the request.
+    """
+    simulation = pool(hurries=hurries)
+    for function in "gh":
+        simulation.open([each] * 400, function=function, whole=True)
+        simulation.run()
+    before, asked = simulation.chunks, simulation.hurries
+    for function in "gh":
+        simulation.open([each] * int(4 / each), function=function, whole=True)
+    simulation.run()
+    assert simulation.chunks - before > 100
+    assert simulation.hurries - asked <= hurries
+
+
+def test_no_batch_is_asked_to_end_early() -> None:
+    parts = Parts(cores=2)
+    parts.scheduler.cutting = LONG
+    run = parts.open(10_000, whole=True, batch=BatchTerms(64, 0.0))
+    settled(parts, run, 20)
+    parts.send()
+    assert max(flight.seconds for flight in run.ledger.flights.values()) > LONG.longest
+    assert not is_any_long(run)
+
+
+def test_only_what_was_sent_before_is_asked_to_end_early() -> None:
+    parts = Parts(cores=2)
+    parts.scheduler.cutting = LONG
+    run = parts.open(100_000, whole=True)
+    settled(parts, run, 8)
+    parts.send()
+    last = max(run.ledger.flights)
+    parts.open(1)
+    settled(parts, run, 2)
+    assert parts.scheduler.hurried == [(run, last)]
+    assert not run.ledger.flights[max(run.ledger.flights)].is_hurried
+
+
+def test_a_map_that_is_idle_keeps_no_other_from_long_chunks() -> None:
+    parts = Parts(cores=2)
+    parts.scheduler.cutting = LONG
+    idle = parts.open(100_000, whole=True)
+    settled(parts, idle, 8)
+    parts.send()
+    assert is_any_long(idle)
+    run = parts.open(100_000, whole=True)
+    idle.pause()
+    while idle.ledger.flights:
+        settled(parts, idle, 1)
+    settled(parts, run, 2 * USUAL_CHUNKS)
+    parts.send()
+    assert is_any_long(run)
+
+
+def test_a_map_is_not_alone_while_another_one_has_a_chunk_out() -> None:
+    parts = Parts(cores=2)
+    parts.scheduler.cutting = LONG
+    parts.open(10_000, max_parallel=1)
+    run = parts.open(100_000, whole=True, max_parallel=1)
+    for _ in range(20):
+        settled(parts, run, 1)
+        assert not run.ledger.flights
+        parts.send()
+        assert not is_any_long(run)
 
 
 def test_a_chunk_that_ended_early_on_request_was_predicted_well() -> None:
@@ -251,6 +340,11 @@ def test_a_newcomer_of_any_dispatcher_waits_for_one_item(elsewhere: bool, at: fl
             await listener.close()
 
     in_virtual_time(scenario())
+
+
+def hurried(parts: Parts) -> list[OpenMap]:
+    """Return the maps whose long chunks are to end early."""
+    return [run for run, _ in parts.scheduler.hurried]
 
 
 def is_any_long(run: OpenMap) -> bool:

@@ -213,8 +213,8 @@ def taken(
         with mock.patch.object(
             simulation.scheduler,
             "_count",
-            lambda *args, count=simulation.scheduler._count: (
-                counts.append(count(*args)) or counts[-1]
+            lambda *args, count=simulation.scheduler._count, **more: (
+                counts.append(count(*args, **more)) or counts[-1]
             ),
         ):
             simulation.run()
