@@ -172,6 +172,27 @@ def test_what_comes_past_the_broker_is_taken_in_before_a_crash_that_it_came_befo
     run(scenario())
 
 
+def test_a_caller_that_leaves_while_its_map_opens_leaves_no_map_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its notice to the other dispatchers waits for a slow connection."""
+
+    async def scenario() -> None:
+        async with SimulatedPool(work=Work(seconds=lambda item: 60.0)) as pool:
+            await pool.agent(1)
+            dispatcher = await pool.dispatcher()
+            monkeypatch.setattr(dispatcher.steering, "speak", asyncio.Event().wait)
+            opening = asyncio.ensure_future(mapped(dispatcher, ITEMS))
+            await asyncio.sleep(1.0)
+            assert dispatcher.open_maps == 1
+            opening.cancel()
+            await asyncio.sleep(1.0)
+            assert opening.cancelled() and not dispatcher.open_maps
+            monkeypatch.undo()
+
+    run(scenario())
+
+
 def test_a_restarted_broker_loses_nothing() -> None:
     async def scenario() -> None:
         work = Work(seconds=lambda item: 0.2)
