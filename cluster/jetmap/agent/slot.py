@@ -109,9 +109,10 @@ class Slot:
         self._background = Background(f"core {number}")
         self._supervisor = Supervisor(self._serve, Backoff(*RESTART_PAUSES))
         self._start_failed = False  # The latest start, for ``jetmap status``.
+        self._hurries: dict[str, Hurry] = {}  # Of chunks that this or the next worker may get.
         # About the worker:
         self._worker: WorkerProcess | None = None
-        self._queue = WorkerQueue(self, self._warm_ups)
+        self._queue = WorkerQueue(self, self._warm_ups, hurries=self._hurries)
         self._was_ready = False
         self._is_stale = False  # Its source has changed: it goes after its chunk.
         self._kill_reason: KillReason | None = None
@@ -289,7 +290,7 @@ class Slot:
 
     async def _serve_one(self) -> None:
         self._was_ready = self._is_stale = False
-        self._queue = WorkerQueue(self, self._warm_ups)
+        self._queue = WorkerQueue(self, self._warm_ups, hurries=self._hurries)
         self._ended, self._early = 0, EarlyValues()
         self._kill_reason = self._failure = None
         self._task = Importing()
@@ -303,7 +304,7 @@ class Slot:
         except StartError as error:
             await self._on_start_failed(error.failure)
             return
-        self._queue = queue = WorkerQueue(self, self._warm_ups, worker.progress)
+        self._queue = queue = WorkerQueue(self, self._warm_ups, worker.progress, self._hurries)
         worker.mark_output(lambda: queue.mark() or worker.describe())
         if self._state is State.CLOSED:
             self.kill(STOPPED)

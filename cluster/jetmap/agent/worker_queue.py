@@ -102,6 +102,7 @@ class WorkerQueue:
 
     Args:
         progress: The pages shared with the worker; None while there is none.
+        hurries: Requests to end long chunks early, by map; they outlive the worker.
 
     Attributes:
         since: Time at which the worker began or ended a chunk, or became ready.
@@ -109,7 +110,11 @@ class WorkerQueue:
     """
 
     def __init__(
-        self, owner: QueueOwner, warm_ups: WarmUps, progress: ProgressPages | None = None
+        self,
+        owner: QueueOwner,
+        warm_ups: WarmUps,
+        progress: ProgressPages | None = None,
+        hurries: dict[str, Hurry] | None = None,
     ) -> None:
         self.since = time.monotonic()
         self.latest: HeldChunk | None = None
@@ -120,7 +125,7 @@ class WorkerQueue:
         self._last = 0  # Number of the latest chunk,
         self._first = 1  # and of the first that came with it.
         self._watches: list[Watch | asyncio.TimerHandle] = []  # Of the chunk in progress.
-        self._hurries: dict[str, Hurry] = {}  # By map.
+        self._hurries = {} if hurries is None else hurries
         self._jam: Jam | None = None
         # All chunks, if they are computed together.
         self._batch: ChunkBatch[HeldChunk] | None = None

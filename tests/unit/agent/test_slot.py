@@ -16,7 +16,7 @@ from jetmap.agent.neighbours import Values
 from jetmap.agent.watchdogs import JAM_SECONDS
 from jetmap.agent.worker_queue import SKIP_SECONDS
 from jetmap.wire import frames
-from jetmap.wire.messages import Region, ValuesPlace, encode
+from jetmap.wire.messages import Hurry, Region, ValuesPlace, encode
 from jetmap.wire.worker_start import Importing, Ready, StartFailed
 from slot_bench import LONG_AGO, TIMEOUT, Bench, FakeWorker
 
@@ -469,6 +469,24 @@ def test_a_spare_takes_the_place_of_a_worker_that_died(bench: Bench) -> None:
     assert bench.worker is spare and len(bench.workers) == 2
     bench.get_ready()
     assert bench.slot.is_idle and bench.account.idle == 1
+
+
+def test_a_successor_ends_long_chunks_early_too(bench: Bench) -> None:
+    """A chunk that waited at the broker goes to whichever worker comes free."""
+    bench.get_ready()
+    bench.slot.hurry(Hurry("m0", 1, 0.05))
+    bench.worker.die(9, None, 0)
+    bench.settle()
+    bench.get_ready()
+    bench.assign(1, items=100, budget=0.25)
+    bench.worker.come_to_next()
+    bench.pass_time(0.04)
+    assert not bench.worker.progress.stopping
+    bench.pass_time(0.02)
+    assert bench.worker.progress.stopping
+    bench.worker.finish()
+    bench.worker.deliver()
+    bench.settle()
 
 
 def test_a_worker_that_loads_takes_no_chunk_and_its_loader_is_named(bench: Bench) -> None:
