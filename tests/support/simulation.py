@@ -98,6 +98,7 @@ class Simulation:
         self.now = 0.0
         self.chunks = self.given_back = self.hurries = 0
         self.by_core: dict[int, list[int]] = {core: [] for core in range(cores)}
+        self._asked: dict[str, int] = {}  # The last chunk of each map that is to end early.
         self._idle = list(range(cores))
         self._running: dict[int, _Running] = {}
         self._lanes: dict[str, deque[tuple[OpenMap, Flight, Budget]]] = {
@@ -233,32 +234,38 @@ class Simulation:
                 start, reported = item, clock
                 chunk.parts.append((clock, item))
         self._end(chunk, clock, item)
+        longest = self.cutting.longest
+        if flight.number <= self._asked.get(map.id, 0) and budget.until(1) > 2.01 * longest:
+            self._at(began + longest, lambda: self._end_early(chunk))
 
     def _hurry(self, map: OpenMap, number: int) -> None:
         """End the chunks of a map that are being computed, up to this one, with their items in
         progress.
         """
+        self._asked[map.id] = number
         for chunk in list(self._running.values()):
-            done = sum(end <= self.now for end in chunk.ends) + 1
-            if (
-                chunk.flight.number > number
-                or chunk.map is not map
-                or done >= len(chunk.ends)
-                or chunk.until < float("inf")
-            ):
-                continue
-            for taken_back in chunk.ends[done:]:
-                assert taken_back > self.now
-                self.by_core[chunk.core].pop()
-                self.starts[chunk.core].pop()
-            first = chunk.flight.piece.start + done
-            not_begun = set(range(first, first + len(chunk.ends) - done))
-            computed = self.computed[map.id]
-            computed[:] = [item for item in computed if item not in not_begun]
-            until = chunk.ends[done - 1]
-            chunk.until = until
-            chunk.parts = [part for part in chunk.parts if part[0] <= until]
-            self._end(chunk, until, first)
+            if chunk.map is map and chunk.flight.number <= number:
+                self._end_early(chunk)
+
+    def _end_early(self, chunk: _Running) -> None:
+        """End a chunk with its item in progress, unless it has ended."""
+        done = sum(end <= self.now for end in chunk.ends) + 1
+        if self._running.get(chunk.core) is not chunk or done >= len(chunk.ends):
+            return
+        if chunk.until < float("inf"):
+            return
+        for taken_back in chunk.ends[done:]:
+            assert taken_back > self.now
+            self.by_core[chunk.core].pop()
+            self.starts[chunk.core].pop()
+        first = chunk.flight.piece.start + done
+        not_begun = set(range(first, first + len(chunk.ends) - done))
+        computed = self.computed[chunk.map.id]
+        computed[:] = [item for item in computed if item not in not_begun]
+        until = chunk.ends[done - 1]
+        chunk.until = until
+        chunk.parts = [part for part in chunk.parts if part[0] <= until]
+        self._end(chunk, until, first)
 
     def _end(self, chunk: _Running, at: float, item: int) -> None:
         """Report the rest of a chunk, which ends before ``item``, and free its core."""

@@ -110,7 +110,7 @@ class Scheduler:
         map.ledger.close()
         self._busy.discard(map)
         if map is self._long:
-            self._long = None
+            self._long, self._may_hurry = None, False
         for flight in map.ledger.flights.values():
             self._landed(map, flight)
 
@@ -342,8 +342,8 @@ class Scheduler:
         if self._long is not None and map is not self._long:
             if self._long.ledger.flights:
                 self.hurry()  # This may be an old map that has new items.
-            else:
-                self._long = None  # It is idle.
+            else:  # It is idle.
+                self._long, self._may_hurry = None, False
         piece.lane = lane
         piece.seconds = seconds = piece.count * map.pace.seconds
         piece.is_long = may_be_long and self.cutting.is_long(piece.count, seconds)

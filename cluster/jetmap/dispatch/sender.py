@@ -78,8 +78,6 @@ class Sender:
             self._withdraw()
         if self._maps.postponed:
             self._wait_for_tries()
-        if self._scheduler.hurried:
-            await self._hurry()
         if self._pumping:
             self._again = True
             return
@@ -92,6 +90,7 @@ class Sender:
                 if self._sharing.gathered or self._scheduler.has_waiting:
                     await self._share()
                 if self._scheduler.hurried:
+                    # The newcomer's chunks are there before the cores that they are for.
                     await self._hurry()
                 if self._maps.to_withdraw:
                     self._withdraw()

@@ -110,7 +110,9 @@ def test_the_only_small_map_is_sent_at_once_and_several_share_a_message() -> Non
     in_virtual_time(scenario())
 
 
-def test_long_chunks_are_hurried_before_a_newcomers_are_sent() -> None:
+def test_a_newcomers_chunks_are_sent_before_long_ones_are_hurried() -> None:
+    """A core that comes free would take another long chunk if the newcomer's came later."""
+
     async def scenario() -> None:
         desk = Desk()
         await desk.start()
@@ -129,7 +131,7 @@ def test_long_chunks_are_hurried_before_a_newcomers_are_sent() -> None:
         desk.open(1)
         await desk.sender.pump()
         await desk.settle()
-        assert desk.hurried == [(run.id, sent)] and len(desk.messages) == sent + 1
+        assert desk.hurried == [(run.id, sent + 1)] and len(desk.messages) == sent + 1
 
     in_virtual_time(scenario())
 
