@@ -71,3 +71,11 @@ class DeficitRoundRobin(Generic[M]):
         """Take the cost of a chunk, or the difference to its real cost, off the account."""
         if member in self._accounts:
             self._accounts[member] -= seconds
+
+    def refund(self, member: M, seconds: float) -> None:
+        """Give back what a member was charged while it was alone: it saves nothing up.
+
+        Nobody waited while it paid its debts.
+        """
+        if member in self._accounts:
+            self._accounts[member] = min(self._accounts[member] + seconds, 0.0)

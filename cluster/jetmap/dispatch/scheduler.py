@@ -201,7 +201,10 @@ class Scheduler:
             self._busy.discard(map)
         if map.ledger.has_returned:
             self.requeue(map)
-        self._maps.charge(map, seconds - flight.seconds)
+        if flight.is_hurried:
+            self._maps.refund(map, flight.seconds - seconds)
+        else:
+            self._maps.charge(map, seconds - flight.seconds)
 
     def on_idle(self, cores: int, takes: Callable[[OpenMap], bool]) -> None:
         """Respond to idle cores: let as many chunks out for them, if a map has some.

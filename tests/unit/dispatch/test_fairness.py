@@ -106,6 +106,25 @@ def test_who_was_idle_has_saved_nothing_up() -> None:
     assert abs(turns["busy"] - turns["late"]) <= 3
 
 
+def test_what_comes_back_to_one_that_was_alone_is_not_saved_up() -> None:
+    fair = DeficitRoundRobin[str](QUANTUM)
+    fair.add("alone")
+    for _ in range(8):
+        assert fair.next(lambda _: True) == "alone"
+        fair.charge("alone", 4 * QUANTUM)
+    fair.add("late")
+    for _ in range(8):
+        fair.refund("alone", 4 * QUANTUM)
+    turns = Counter[str]()
+    for _ in range(20):
+        member = fair.next(lambda _: True)
+        assert member is not None
+        fair.charge(member, QUANTUM)
+        turns[member] += 1
+        assert abs(turns["alone"] - turns["late"]) <= 2
+    fair.refund("nobody", QUANTUM)
+
+
 def test_members_leave() -> None:
     fair = DeficitRoundRobin[str](QUANTUM)
     assert fair.next(lambda _: True) is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from functools import partial
 
 import msgspec
 import pytest
@@ -298,6 +299,24 @@ def test_all_agents_must_know_the_request() -> None:
     assert not roster.all_speak(HURRY_PROTOCOL)
     roster.on_presence(presence("b", protocol=HURRY_PROTOCOL - 1, gone=True), 0.0)
     assert roster.all_speak(HURRY_PROTOCOL)
+
+
+@pytest.mark.parametrize("at", [0.45, 0.55, 0.65, 0.85])
+def test_a_list_beside_hurried_chunks_has_its_share_at_once(at: float) -> None:
+    """Their map is not owed what they did not take: nobody waited for it."""
+    taken: list[float] = []
+    for hurries in (False, True):
+        simulation = pool(hurries=hurries)
+        for _ in range(2):
+            simulation.open([0.01] * 100, function="g", whole=True)
+            simulation.run()
+        began = simulation.now
+        simulation.open([EACH] * 4000, whole=True)
+        simulation.at(began + at, partial(simulation.open, [0.01] * 100, function="g", whole=True))
+        simulation.run()
+        taken.append(simulation.ended[list(simulation.first)[-1]] - (began + at))
+    usual, long = taken
+    assert long < 1.03 * usual
 
 
 @pytest.mark.parametrize("elsewhere", [False, True])
