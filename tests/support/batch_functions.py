@@ -41,3 +41,19 @@ def gated(items: list[int], *, log: str) -> list[int]:
     while not Path(f"{log}.open").exists():
         time.sleep(0.01)
     return [10 * item for item in items]
+
+
+@task(name="batches.slow_to_die", batch=8)
+def slow_to_die(items: list[int], *, log: str, deadly: int) -> list[int]:
+    """Kill the worker in the first call of the deadly item, once those behind it run elsewhere."""
+    note(log, items)
+    died = Path(f"{log}.died")
+    if deadly in items and not died.exists():
+        died.touch()
+        deadline = time.monotonic() + 60.0
+        while time.monotonic() < deadline and not any(
+            items[-1] + 1 in others for _, others in calls(Path(log))
+        ):
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGKILL)
+    return [10 * item for item in items]

@@ -55,6 +55,7 @@ class HeldChunk(msgspec.Struct, eq=False):
     sink: ResultSink
     at: Place | None = None  # Where its items are, if not in ``data``,
     items: list[bytes] = []  # and those, once they have been fetched.
+    handed_on: int = 0  # Items at its end that run elsewhere: its budget was spent before them.
     finished: bool = False  # Its last report has been made.
     batch: BatchTerms | None = None  # None: its items share no call with those of other chunks.
     shares: Hashable = None  # Equal for chunks whose items may share a call.
@@ -72,8 +73,8 @@ class HeldChunk(msgspec.Struct, eq=False):
 
     @property
     def left(self) -> int:
-        """Number of items, at its end, that have not been reported."""
-        return self.head.start + self.head.count - self.end
+        """Number of items that are still to be computed here: those not reported or handed on."""
+        return self.head.start + self.head.count - self.handed_on - self.end
 
     def release(self) -> list[str]:
         """Release its deliveries; return the ack subjects of those whose last chunk it was."""

@@ -265,31 +265,35 @@ class WorkerQueue:
         self._cancel_watches()
         assert self._progress is not None
         begun, (item, items) = self._progress.begun, self._progress.stretch
-        is_batch = self._batch is not None or self._progress.call > 1
-        if is_batch and crash_of is not None and self._chunks and begun >= self._first:
+        entry = next((each for each in self._chunks if each.number == begun), None)
+        batch, beside = self._batch, list[HeldChunk]()
+        if batch is not None:
+            batch.chunks = [each.held for each in self._chunks]
+        elif entry is not None and not entry.revoked and self._progress.call > 1:
+            batch = ChunkBatch([entry.held], [entry.held.left])
+            beside = [e.held for e in self._chunks if e is not entry and not e.revoked]
+        if batch is not None and batch.chunks and crash_of is not None and begun >= self._first:
             # One whose frame was read already has ended: the worker was between two calls.
-            entry = next((e for e in self._chunks if e.number == begun), self._chunks[0])
-            crash = crash_of(entry, item if entry.number == begun else None, 1)
+            first = entry or self._chunks[0]
+            crash = crash_of(first, item if first is entry else None, 1)
             if crash.reason != "stopped":
-                return self._lose_batch(entry, crash)
-        lost: list[tuple[HeldChunk, Crash | None]] = []
-        for entry in self._chunks:
-            if not entry.revoked:
-                was_in = crash_of if entry.number == begun else None
-                found = None if was_in is None else was_in(entry, item, items)
-                lost.append((entry.held, found))
+                self._chunks.clear()
+                lost = self._lose_call(batch, first.held, crash)
+                lost.chunks += [(held, None) for held in beside]
+                return lost
+        lost = Lost([])
+        for each in self._chunks:
+            if not each.revoked:
+                died_in = crash_of if each is entry else None
+                lost.chunks.append((each.held, died_in and died_in(each, item, items)))
         self._chunks.clear()
-        return Lost(lost)
+        return lost
 
-    def _lose_batch(self, entry: QueueEntry, crash: Crash) -> Lost:
-        """Decide how a batch goes on whose worker died. entry: the chunk that began the call."""
+    def _lose_call(self, batch: ChunkBatch[HeldChunk], held: HeldChunk, crash: Crash) -> Lost:
+        """Decide how a batch goes on whose worker died. held: the chunk that began the call."""
         assert self._progress is not None
-        held, chunks = entry.held, [each.held for each in self._chunks]
-        batch = self._batch or ChunkBatch(chunks, [held.left])
-        batch.chunks = chunks
         before = None if crash.item is None else max(0, crash.item - held.end)
         found = halved(batch, held, before, self._progress.call)
-        self._chunks.clear()
         if found.guilty is not None:
             return Lost([(found.guilty, crash)], found.again)
         items = batch.items if before is None else self._progress.call
@@ -344,6 +348,7 @@ class WorkerQueue:
         self._progress.ask_to_stop()
         start = self._next_item(held)
         if start is not None and not held.unwanted:
+            held.handed_on = held.head.start + held.head.count - start
             self._owner.hand_on(held, Rest(start, time.monotonic() - self.since))
 
     def _next_item(self, held: HeldChunk) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 import batch_functions
-from batch_functions import BAD, DEADLY, calls, gated, tenfold
+from batch_functions import BAD, DEADLY, calls, gated, slow_to_die, tenfold
 from jetmap import Cluster, ItemError, WorkerLost
 from waiting import turns, wait_until
 
@@ -71,6 +72,23 @@ async def test_an_item_that_kills_its_worker_costs_itself(one: Cluster, tmp_path
     deadly = [(pid, items) for pid, items in calls(tmp_path / "log") if DEADLY in items]
     assert deadly[-1][1] == [DEADLY] and len(deadly) <= 5, "the batch is halved"
     assert len({pid for pid, _ in deadly}) == len(deadly)
+
+
+@pytest.mark.slow
+async def test_what_a_slow_call_sent_elsewhere_is_not_computed_again_when_its_worker_dies(
+    tmp_path: Path,
+) -> None:
+    """The items behind the call have gone to another core, as their chunk's time was spent."""
+    items = range(4000)
+    async with Cluster(tasks=TASKS, cores=2) as cluster:
+        for deadly in range(1500, 2000, 100):  # Some are the last of their chunk.
+            log = tmp_path / str(deadly)
+            kwargs = {"log": str(log), "deadly": deadly}
+            assert await cluster.map(slow_to_die, items, kwargs=kwargs) == [10 * n for n in items]
+            (call, *halves) = [call for _, call in calls(log) if deadly in call]
+            # What came before the call in its chunk may be lost with the worker.
+            runs = Counter(n for _, some in calls(log) for n in some if n > call[-1])
+            assert halves and runs == Counter(items[call[-1] + 1 :])
 
 
 async def test_a_caller_who_leaves_takes_no_one_with_him(one: Cluster, tmp_path: Path) -> None:

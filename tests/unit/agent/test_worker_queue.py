@@ -317,6 +317,42 @@ def test_a_batch_that_costs_its_worker_goes_on_in_halves() -> None:
     virtual_time.run(scenario())
 
 
+def test_items_that_were_handed_on_are_not_computed_again_with_a_call_that_costs_its_worker() -> (
+    None
+):
+    async def scenario() -> None:
+        owner = Owner()
+        (held,) = owner.push(1, items=48)  # Its budget is 0.5 s.
+        owner.progress.begin(1)
+        owner.progress.expect(asyncio.get_running_loop().time(), 0.0)
+        owner.progress.enter_call(0, 16)
+        await asyncio.sleep(1)
+        assert owner.rests == [(held, 16)]
+        lost = owner.queue.lose(partial(crash_of, DEATH, None))
+        (again,) = lost.again
+        assert (again.chunks, again.runs, again.items) == ([held], [8, 8], 16)
+
+    virtual_time.run(scenario())
+
+
+@pytest.mark.parametrize("is_slow", [True, False])
+def test_chunks_behind_a_call_that_costs_its_worker_are_not_computed_with_it(is_slow: bool) -> None:
+    async def scenario() -> None:
+        owner = Owner()
+        chunks = owner.push(3, items=16)
+        owner.progress.begin(1)
+        owner.progress.enter_call(0, 16)
+        await asyncio.sleep(3 * JAM_SECONDS if is_slow else 0)
+        assert owner.revoked == ([2, 3] if is_slow else [])
+        lost = owner.queue.lose(partial(crash_of, DEATH, None))
+        (again,) = lost.again
+        assert (again.chunks, again.runs) == (chunks[:1], [8, 8])
+        # Those that were handed back are elsewhere by now.
+        assert lost.chunks == [(held, None) for held in chunks[1:] if not is_slow]
+
+    virtual_time.run(scenario())
+
+
 def test_a_worker_that_dies_between_the_reports_of_a_batch_is_not_forgotten() -> None:
     """The value of one of its items may kill it when it is encoded."""
 
