@@ -296,6 +296,6 @@ class Installation:
                     status = await reader.readline()
                 finally:
                     writer.close()
-        except (OSError, ValueError, TimeoutError):
+        except (OSError, ValueError, TimeoutError):  # ValueError: its first line never ends.
             return False
         return status.split()[1:2] == [b"200"]

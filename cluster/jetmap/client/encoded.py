@@ -197,7 +197,8 @@ class EncodedCluster(ClusterState):
             timeout: Seconds for the whole map, from 0.001 to a hundred years; None: no limit.
             ordered: Give batches in input order.
             early: Begin with a short chunk, for a reader that shows the first values at once.
-            whole: Send the last items early, for a reader that waits for all of them.
+            whole: Use long chunks, and send the last items early, for a reader that does without
+                early values.
             values: Whether the function's values come back; else null does.
             labels: Names and values by which people find the map.
             max_parallel: Cores that the map may use at most; None: no limit of its own.

@@ -188,26 +188,25 @@ class Cutting:
     max_items: int = 16_384  # Limits a worker's memory if values turn out far larger than before.
     round_trip: float = 0.0  # Seconds from an agent to its broker and back.
     cores: int = 1  # Cores of the pool.
-    sole_seconds: float = SOLE * _DEFAULT.chunk_seconds  # Of chunks that nobody waits for.
-    hurries: bool = False  # Whether all agents of the pool end chunks early on request.
+    # Seconds of a chunk that nobody waits for; 0 if an agent of the pool cannot end it on request.
+    sole_seconds: float = 0.0
 
     @classmethod
     def of(cls, chunks: ChunkSettings) -> Cutting:
-        seconds = chunks.chunk_seconds
-        return cls(
-            seconds, chunks.chunk_min_seconds, chunks.chunk_bytes, sole_seconds=SOLE * seconds
-        )
+        return cls(chunks.chunk_seconds, chunks.chunk_min_seconds, chunks.chunk_bytes)
 
     def fitted(self, cores: int, round_trip: float, *, hurries: bool = False) -> Cutting:
         """Return the rules for a pool of this size and distance.
 
         hurries: whether all its agents end chunks early on request.
         """
-        seconds = max(self.seconds, cores / CHUNKS_A_SECOND)
-        fitted = seconds, round_trip, cores, hurries
-        if fitted == (self.seconds, self.round_trip, self.cores, self.hurries):
-            return self
-        return replace(self, seconds=seconds, round_trip=round_trip, cores=cores, hurries=hurries)
+        return replace(
+            self,
+            seconds=max(self.seconds, cores / CHUNKS_A_SECOND),
+            round_trip=round_trip,
+            cores=cores,
+            sole_seconds=SOLE * self.seconds if hurries else 0.0,
+        )
 
     @cached_property
     def longest(self) -> float:
@@ -225,7 +224,7 @@ class Cutting:
 
         When somebody else comes, they end with the item in progress.
         """
-        return max(self.longest, self.sole_seconds) if self.hurries else self.longest
+        return max(self.longest, self.sole_seconds)
 
     def is_long(self, items: int, seconds: float) -> bool:
         """Return whether a chunk of a map that has the pool to itself takes so long that others
@@ -267,8 +266,8 @@ class Cutting:
         """
         least = 5 * self.least
         if is_sure:
-            twice = min(2 * estimate, estimate + self.longest)
-            return Budget(min(2 * self.sole, max(least, twice)))
+            allowed = min(2 * estimate, estimate + self.longest)
+            return Budget(min(2 * self.sole, max(least, allowed)))
         return Budget(least, 2 * min(estimate, self.longest) / max(1, items))
 
     def first(self, cost: Pace) -> int:
@@ -303,7 +302,7 @@ class Cutting:
         is not: if chunks are not predicted well enough, or far cores wait for their chunks.
 
         alone: whether the map is the only one of its dispatcher that has chunks out.
-        sole: whether it has the pool to itself, too, and its caller waits for all of it.
+        sole: whether it may have long chunks; then it is alone, and its chunks are predicted.
         """
         deviation = pace.deviation
         if deviation is None or cores <= 1 or not pace.seconds or self.round_trip:

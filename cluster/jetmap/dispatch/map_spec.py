@@ -24,8 +24,8 @@ class MapSpec(msgspec.Struct, frozen=True, kw_only=True):
         attempts: Workers that one item may kill; None: as the function was announced.
         ordered: Whether outcomes come in input order.
         early: Whether the reader shows the first outcomes while others are computed.
-        whole: Whether the reader waits for all outcomes, so that chunks may be long, and the last
-            items sent early if the source can do that.
+        whole: Whether the reader does without early outcomes, so that chunks may be long, and the
+            last items sent early if the source can do that.
         weight: Share of the cores beside other maps.
         causes: Whether the caller unpickles exceptions.
         values: Whether the caller wants the function's values.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
+from collections.abc import Iterator
 from random import Random
 
 from hypothesis import given
@@ -89,6 +90,17 @@ def test_nobody_starves_while_others_come_and_go(members: int, random: Random) -
         assert max(waiting.values()) <= 3 * members
 
 
+def all_want_turns(fair: DeficitRoundRobin[str], count: int) -> Iterator[Counter[str]]:
+    """Give out turns of equal cost; yield each member's number of them after each."""
+    turns = Counter[str]()
+    for _ in range(count):
+        member = fair.next(lambda _: True)
+        assert member is not None
+        fair.charge(member, QUANTUM)
+        turns[member] += 1
+        yield turns
+
+
 def test_who_was_idle_has_saved_nothing_up() -> None:
     fair = DeficitRoundRobin[str](QUANTUM)
     fair.add("busy")
@@ -97,13 +109,8 @@ def test_who_was_idle_has_saved_nothing_up() -> None:
         assert fair.next(lambda m: m == "busy") == "busy"
         fair.charge("busy", QUANTUM)
 
-    turns = Counter[str]()
-    for _ in range(40):
-        member = fair.next(lambda _: True)
-        assert member is not None
-        fair.charge(member, QUANTUM)
-        turns[member] += 1
-    assert abs(turns["busy"] - turns["late"]) <= 3
+    for turns in all_want_turns(fair, 40):
+        assert abs(turns["busy"] - turns["late"]) <= 3
 
 
 def test_what_comes_back_to_one_that_was_alone_is_not_saved_up() -> None:
@@ -115,12 +122,7 @@ def test_what_comes_back_to_one_that_was_alone_is_not_saved_up() -> None:
     fair.add("late")
     for _ in range(8):
         fair.refund("alone", 4 * QUANTUM)
-    turns = Counter[str]()
-    for _ in range(20):
-        member = fair.next(lambda _: True)
-        assert member is not None
-        fair.charge(member, QUANTUM)
-        turns[member] += 1
+    for turns in all_want_turns(fair, 20):
         assert abs(turns["alone"] - turns["late"]) <= 2
     fair.refund("nobody", QUANTUM)
 

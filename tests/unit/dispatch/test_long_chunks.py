@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from functools import partial
 
 import msgspec
@@ -14,14 +13,15 @@ from hypothesis import strategies as st
 from dispatching import Parts, presence, report_of
 from hypotheses import examples
 from jetmap.dispatch.costs import Cutting
-from jetmap.dispatch.dispatcher import Dispatcher
 from jetmap.dispatch.flight import Flight
 from jetmap.dispatch.open_map import OpenMap
 from jetmap.dispatch.roster import Roster
 from jetmap.dispatch.rounds import CHUNK_COST
 from jetmap.dispatch.scheduler import USUAL_CHUNKS
+from jetmap.nats.broker import Message
+from jetmap.settings import ChunkSettings
 from jetmap.wire import subjects
-from jetmap.wire.messages import BatchTerms, Chunk, Hurry
+from jetmap.wire.messages import BatchTerms, Control, Hurry
 from jetmap.wire.protocol import HURRY_PROTOCOL
 from simulated_pool import SimulatedPool, Work, mapped
 from simulation import Simulation
@@ -30,7 +30,7 @@ from virtual_time import run as in_virtual_time
 EACH = 0.0015
 HOP = 0.0005
 LONG = Cutting().fitted(2, 0.0, hurries=True)
-_chunks = msgspec.msgpack.Decoder(list[Chunk]).decode
+_control = msgspec.msgpack.Decoder(Control).decode
 
 
 def pool(cores: int = 2, *, hurries: bool = True, sole: bool = True) -> Simulation:
@@ -82,7 +82,7 @@ def test_a_newcomer_waits_for_one_item_and_each_item_is_computed_once(
     newcomer = [10**power] * items
 
     def come() -> None:
-        assert any(flight.piece.is_long for flight in first.ledger.flights.values())
+        assert is_any_long(first)
         came.append(simulation.open(newcomer, function="g"))
 
     simulation.at(began + at, come)
@@ -333,9 +333,10 @@ def test_a_newcomer_of_any_dispatcher_waits_for_one_item(elsewhere: bool, at: fl
             hurried: list[str] = []
             listener = pool.broker.connect("listener")
 
-            async def on_control(message: object) -> None:
-                if b"hurry" in message.data:  # type: ignore[attr-defined]
-                    hurried.append(msgspec.msgpack.decode(message.data, type=Hurry).map)  # type: ignore[attr-defined]
+            async def on_control(message: Message) -> None:
+                control = _control(message.data)
+                if isinstance(control, Hurry):
+                    hurried.append(control.map)
 
             await listener.subscribe(subjects.control("default"), on_control)
             for _ in range(3):
@@ -344,7 +345,7 @@ def test_a_newcomer_of_any_dispatcher_waits_for_one_item(elsewhere: bool, at: fl
             work.runs.clear()
             running = asyncio.ensure_future(mapped(dispatchers[0], list(range(1000)), whole=True))
             await asyncio.sleep(at)
-            assert any(is_long(dispatchers[0]))
+            assert is_any_long(*dispatchers[0].maps)
             loop = asyncio.get_running_loop()
             began = loop.time()
             assert await mapped(dispatchers[elsewhere], [100_000]) == [200_000]
@@ -353,7 +354,7 @@ def test_a_newcomer_of_any_dispatcher_waits_for_one_item(elsewhere: bool, at: fl
             if elsewhere:
                 # From now on it is known that there is another dispatcher.
                 await asyncio.sleep(1.0)
-                assert not any(is_long(dispatchers[0]))
+                assert not is_any_long(*dispatchers[0].maps)
             assert await running == [2 * item for item in range(1000)]
             assert set(work.runs.values()) == {1}
             await listener.close()
@@ -366,19 +367,13 @@ def hurried(parts: Parts) -> list[OpenMap]:
     return [run for run, _ in parts.scheduler.hurried]
 
 
-def is_any_long(run: OpenMap) -> bool:
-    return any(flight.piece.is_long for flight in run.ledger.flights.values())
-
-
-def is_long(dispatcher: Dispatcher) -> list[bool]:
-    """Return of each chunk that is out whether it is a long one."""
-    return [
-        flight.piece.is_long for run in dispatcher.maps for flight in run.ledger.flights.values()
-    ]
+def is_any_long(*runs: OpenMap) -> bool:
+    """Return whether one of the chunks that are out is a long one."""
+    return any(flight.piece.is_long for run in runs for flight in run.ledger.flights.values())
 
 
 def test_a_shorter_setting_has_shorter_chunks() -> None:
     assert LONG.sole == 4 * LONG.seconds
-    short = replace(LONG, seconds=0.01, sole_seconds=0.04)
-    assert short.sole == pytest.approx(0.04)
+    settings = ChunkSettings(chunk_seconds=0.01)
+    assert Cutting.of(settings).fitted(2, 0.0, hurries=True).sole == pytest.approx(0.04)
     assert LONG.fitted(2, 0.0).sole == LONG.longest, "older agents"
