@@ -87,13 +87,15 @@ class Reservation:
         """Add bytes. Raises Problem: 503, or 413 if all of the memory is too little."""
         if self._memory.used + size > self._admission.memory_budget:
             raise self._full(size)
-        self.force(size)
+        self._memory.used += size
+        self.size += size
 
     def take(self, size: int) -> bool:
         """Add bytes if there is room."""
         if self._memory.used + size > self._admission.memory_budget:
             return False
-        self.force(size)
+        self._memory.used += size
+        self.size += size
         return True
 
     def force(self, size: int) -> None:

@@ -49,12 +49,24 @@ def _status_line(status: int) -> bytes:
 
 
 @lru_cache(maxsize=1024)
-def _header_line(name: bytes, value: bytes) -> tuple[bytes, bytes]:
-    """Return a header's name in lower case, and its line. Raises RuntimeError: it is invalid."""
-    if _BAD_NAME.search(name) or _BAD_VALUE.search(value):
-        raise RuntimeError(f"invalid header {name!r}")
-    name = name.lower()
-    return name, b"%b: %b\r\n" % (name, value)
+def _header_lines(headers: tuple[Header, ...]) -> tuple[bytes, int | None, bool]:
+    """Return the lines of an answer's headers, its length if they say it, and whether they close
+    the connection. Raises RuntimeError: one is invalid.
+    """
+    lines: list[bytes] = []
+    length, closes = None, False
+    for name, value in headers:
+        if _BAD_NAME.search(name) or _BAD_VALUE.search(value):
+            raise RuntimeError(f"invalid header {name!r}")
+        name = name.lower()
+        if name == b"transfer-encoding":
+            continue  # The framing is ours.
+        if name == b"content-length":
+            length = int(value)
+        elif name == b"connection":
+            closes = b"close" in value.lower()
+        lines.append(_FIELD((name, value)))
+    return b"".join(lines), length, closes
 
 
 _FIELD = b"%b: %b\r\n".__mod__
@@ -251,20 +263,13 @@ class Exchange:
         return True
 
     def _send_head(self, status: int, headers: Iterable[Header]) -> None:
-        content = [STATUS_LINES[status], *map(_FIELD, self._connection.default_headers)]
-        closes = False
+        lines, length, closes = _header_lines(tuple(map(tuple, headers)))
+        content = [STATUS_LINES[status], *map(_FIELD, self._connection.default_headers), lines]
         # For HTTP/1.0, the end of the connection is the end of the answer.
         framing: AnswerFraming = "close" if self.scope["http_version"] == "1.0" else "chunked"
-        for name, value in headers:
-            name, line = _header_line(name, value)
-            if name == b"content-length":
-                self._remaining = int(value)
-                framing = "length"
-            elif name == b"transfer-encoding":
-                continue  # the framing is ours
-            elif name == b"connection":
-                closes = b"close" in value.lower()
-            content.append(line)
+        if length is not None:
+            self._remaining = length
+            framing = "length"
         if status in _BODILESS or self.scope["method"] == "HEAD":
             framing = "none"
         if framing == "chunked":

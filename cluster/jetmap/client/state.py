@@ -174,7 +174,7 @@ class ClusterState:
 
     @property
     def _session(self) -> Session:
-        if self._opened is None or self.is_foreign:
+        if self._opened is None or self._pid != owner.pid:
             raise ClusterClosed(FORKED if self.is_foreign else _NOT_STARTED)
         return self._opened
 

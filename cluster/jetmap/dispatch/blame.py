@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -33,7 +32,7 @@ class Crashes:
     """The workers that the items of one map have cost."""
 
     def __init__(self) -> None:
-        self._cost: Counter[int] = Counter()
+        self._cost: dict[int, int] = {}
         self._stretches: list[range] = []  # One item of each has cost one more.
 
     def add(self, item: int) -> int:
@@ -43,8 +42,9 @@ class Crashes:
         """
         before = len(self._stretches)
         self._stretches = [stretch for stretch in self._stretches if item not in stretch]
-        self._cost[item] += 1 + before - len(self._stretches)
-        return self._cost[item]
+        cost = self._cost.get(item, 0) + 1 + before - len(self._stretches)
+        self._cost[item] = cost
+        return cost
 
     def add_stretch(self, stretch: range) -> None:
         """Note a worker that died in one of these items."""

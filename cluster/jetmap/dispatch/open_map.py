@@ -47,6 +47,27 @@ class OpenMap:
         on_room: Called when the reader has made room for more results.
     """
 
+    # (Of the class: most maps are short, and set few of these.)
+    is_large = False  # The last chunk that was cut was a large item.
+    taken = 0  # Index behind the last item taken from the source in order.
+    taken_last = 0  # Items taken from its end.
+    # The source, as long as its last items may be sent early.
+    two_ended: TwoEnded | None = None
+    buffered = 0  # Bytes of unread results.
+    stored_bytes = 0  # Bytes of a job's values that agents have stored.
+    express_seconds = 0.0
+    express_chunks = 0
+    stopped = False  # Nothing new is sent; chunks that are out go on.
+    stalled = False  # Only unread results keep the next chunk back.
+    ended = False
+    span: MapSpan | None = None  # If it is traced.
+    gate: Gate | None = None  # If its function or the pool is paused or limited.
+    profile: Profile | None = None  # From its second chunk on.
+    timer: asyncio.TimerHandle | None = None
+    next_try: asyncio.TimerHandle | None = None  # Runs while items wait for their time.
+    _error: BaseException | None = None
+    _waiter: asyncio.Future[None] | None = None
+
     def __init__(
         self,
         id: str,
@@ -75,36 +96,17 @@ class OpenMap:
         self.room = room
         self.inline = min(room, PART_BYTES)  # Bytes of items above which they travel in parts.
         self.large = min(self.inline, large)
-        self.is_large = False  # The last chunk that was cut was a large item.
         self.queues: set[str] = set()  # Queues that its chunks were sent to.
-        self.taken = 0  # Index behind the last item taken from the source in order.
-        self.taken_last = 0  # Items taken from its end.
-        # The source, as long as its last items may be sent early.
-        self.two_ended: TwoEnded | None = None
         if spec.whole and spec.batch is None and hasattr(source, "take_last"):
             self.two_ended = cast("TwoEnded", source)
-        self.buffered = 0  # Bytes of unread results.
-        self.stored_bytes = 0  # Bytes of a job's values that agents have stored.
-        self.express_seconds = 0.0
-        self.express_chunks = 0
-        self.stopped = False  # Nothing new is sent; chunks that are out go on.
-        self.stalled = False  # Only unread results keep the next chunk back.
-        self.ended = False
-        self.span: MapSpan | None = None  # If it is traced.
         # Chunks that may be out at once; 0: the map is paused.
         self.limit: int | None = spec.max_parallel
         self.max_parallel = spec.max_parallel  # The limit when it is not paused.
-        self.gate: Gate | None = None  # If its function or the pool is paused or limited.
         self.opened = 0.0  # Time of its start.
-        self.profile: Profile | None = None  # From its second chunk on.
-        self.timer: asyncio.TimerHandle | None = None
-        self.next_try: asyncio.TimerHandle | None = None  # Runs while items wait for their time.
         self._reorder = Reorder() if spec.ordered else None
         self._on_leave = on_leave
         self._on_room = on_room
         self._batches: deque[Batch] = deque()
-        self._error: BaseException | None = None
-        self._waiter: asyncio.Future[None] | None = None
 
     # For the scheduler
 

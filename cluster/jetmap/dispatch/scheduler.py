@@ -292,6 +292,8 @@ class Scheduler:
     def _count(self, map: OpenMap, cores: int, *, may_be_long: bool) -> int:
         """Number of items of the next chunk."""
         rest = map.rest
+        if rest == 1:
+            return 1
         # The map's share of the cores, beside the others that are in progress.
         busy = len(self._busy)
         share = cores / busy if busy > 1 else cores

@@ -72,9 +72,9 @@ def reference(function: Function, *, far: bool = False, limit: int | None = None
     return FunctionRef(function.module, function.qualname, main, digest=file_digest(function.file))
 
 
-def is_resolved(ref: FunctionRef) -> bool:
-    """Return whether ``resolve`` has nothing left to import."""
-    return ref.value is not None or _key(ref) in (_resolved if ref.path is None else _carried)
+def resolved(ref: FunctionRef) -> Function | None:
+    """Return the function that ``resolve`` found for a reference before."""
+    return (_resolved if ref.value is None and ref.path is None else _carried).get(_key(ref))
 
 
 def resolve(ref: FunctionRef) -> Function:
@@ -83,16 +83,15 @@ def resolve(ref: FunctionRef) -> Function:
     Raises StaleFunction if its file has changed since this process imported it, NotImportable if
     it does not exist, and whatever its module raises at import.
     """
-    key = _key(ref)
-    found = _resolved if ref.value is None and ref.path is None else _carried
-    function = found.get(key)
+    function = resolved(ref)
     if function is None:
         if ref.value is None:
             function = _imported(ref)
         else:
             check_pickles(ref, ref.qualname)
             function = _unpickled(ref.value, ref.qualname)
-        found[key] = function
+        found = _resolved if ref.value is None and ref.path is None else _carried
+        found[_key(ref)] = function
         for old in list(_carried)[:-_KEPT_VALUES]:
             del _carried[old]
     return function

@@ -51,6 +51,8 @@ VALUES = b"V"  # Before a PART or LAST whose values are large,
 REGION = b"A"  # or in shared memory.
 UNSHARED = b"U"  # The memory of a JOINED cannot be mapped.
 
+_KINDS = [bytes([byte]) for byte in range(256)]
+
 
 def frame(kind: bytes, payload: bytes) -> bytes:
     return LENGTH.pack(len(payload) + 1) + kind + payload
@@ -89,9 +91,11 @@ class Frames:
         if self._room is not None:
             return self._room
         have = self._end - self._start
-        if have and len(self._data) - self._end < LARGE_BYTES:
+        if not have:
+            self._start = self._end = 0
+            return self._view
+        if len(self._data) - self._end < LARGE_BYTES:
             self._view[:have] = self._view[self._start : self._end]
-        if not have or len(self._data) - self._end < LARGE_BYTES:
             self._start, self._end = 0, have
         return self._view[self._end :]
 
@@ -105,27 +109,26 @@ class Frames:
             self.waiting.append((self._kind, self._large))
             self._large = io.BytesIO()
             return
-        self._end += count
+        self._end = end = self._end + count
         view, start = self._view, self._start
-        while (have := self._end - start) >= HEAD:
+        while (payload := start + HEAD) <= end:
             size = LENGTH.unpack_from(view, start)[0] - 1
-            payload = start + HEAD
-            kind = bytes(view[payload - 1 : payload])
             if size > MOST or size < 0:
                 # It was not written by the worker; what follows makes no sense, either.
                 self.waiting.append((BAD, b""))
-                start = self._end
+                start = end
                 break
-            if have >= HEAD + size:
+            kind = _KINDS[view[payload - 1]]
+            if payload + size <= end:
                 start = payload + size
                 self.waiting.append((kind, bytes(view[payload:start])))
                 continue
             if size >= LARGE_BYTES:
                 self._kind, self._large = kind, payload_buffer(size)
-                room, arrived = self._large.getbuffer(), view[payload : self._end]
+                room, arrived = self._large.getbuffer(), view[payload:end]
                 room[: len(arrived)] = arrived
                 self._room = room[len(arrived) :]
-                start = self._end
+                start = end
             break
         self._start = start
 
@@ -146,12 +149,13 @@ class BlockingPipe:
 
     def receive(self) -> tuple[bytes, bytes] | None:
         """Return the next frame, or None if the agent is gone."""
-        while not self._frames.waiting:
-            count = self._sock.recv_into(self._frames.buffer())
+        frames = self._frames
+        while not frames.waiting:
+            count = self._sock.recv_into(frames.buffer())
             if not count:
                 return None
-            self._frames.on_read(count)
-        return self._frames.pop()
+            frames.on_read(count)
+        return frames.pop()
 
     def close(self) -> None:
         self._sock.close()

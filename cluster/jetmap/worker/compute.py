@@ -71,6 +71,7 @@ class Limits:
     ) -> None:
         self.value = value
         self.report = report
+        self.several = min(value, report)  # Bytes of several values in a report.
         self.report_seconds = report_seconds
         self.scatters = scatters
 
@@ -83,7 +84,6 @@ def compute(
     limits: Limits,
     aftermath: Aftermath = NO_AFTERMATH,
     state: Mapping[str, Any] | None = None,
-    *,
     decoded: list[Any] | None = None,
 ) -> None:
     """Call the function for each item of a chunk; the last report carries ``final``.
@@ -105,10 +105,14 @@ def compute(
         call, items = prepare(chunk, function, part, state, decoded)
     if not chunk.values:
         call = partial(_drop_value, call)
+    progress.exact = part.at
+    if chunk.count == 1:
+        _compute_one(chunk, call, items, part, progress, aftermath)
+        return
     budget = Budget(chunk.budget, chunk.each) if chunk.budget else NO_LIMIT
     began = now = clock()
     due_first = began + budget.until(1)  # Time after which the second item is given back.
-    if chunk.count > 1:
+    if chunk.count:
         progress.expect(due_first, budget.each)
     # In a large pool, chunks are longer; a report counts as much as a chunk there.
     report_seconds = limits.report_seconds and max(limits.report_seconds, chunk.budget)
@@ -120,7 +124,6 @@ def compute(
     check_at = min(report_at, due_first)
     done, size = 0, 1
     most = STRETCH if chunk.stretches and report_seconds and not timed else 1
-    progress.exact = part.at
     while done < chunk.count:
         if now >= check_at and done:
             if now > report_at or part.full:
@@ -160,6 +163,32 @@ def compute(
     progress.leave()
     aftermath.stretch = []  # An item may be large.
     part.flush(clock() - began, Final(chunk.start + done))
+
+
+def _compute_one(
+    chunk: Chunk,
+    call: Callable[[Any], Any],
+    items: list[Any],
+    part: Part,
+    progress: ProgressWriter,
+    aftermath: Aftermath,
+) -> None:
+    """Compute a chunk of one item as ``compute`` does: there is no other to be given back."""
+    words, clock = progress.words, time.monotonic
+    began = clock()
+    if chunk.timeout is not None:
+        words[STARTED] = time.monotonic_ns()
+    words[ITEM] = chunk.start + 1
+    if not words[STOP]:
+        try:
+            part.values.append(call(items[0]))
+        except BaseException as error:
+            aftermath.failed(error, refused=isinstance(error, DecodingError))
+            part.fail(error)
+        if aftermath.due:
+            aftermath.settle(clock() - began)
+    progress.leave()
+    part.flush(clock() - began, Final(part.at()))
 
 
 def refuse_chunk(
@@ -310,8 +339,9 @@ class Part:
         if not errors and self._function is not None:
             try:
                 encoded = self._encode_all(self._function, values)
-                most = self._limits.value if len(values) == 1 else self._limits.report
-                if encoded is not None and len(encoded) <= min(most, self._limits.value):
+                limits = self._limits
+                most = limits.value if len(values) == 1 else limits.several
+                if encoded is not None and len(encoded) <= most:
                     self._report(len(values), encoded, errors, seconds, final)
                     return
             except BaseException:  # The value's own ``__reduce__`` may raise anything.

@@ -12,7 +12,7 @@ from typing import Any
 
 from jetmap.codecs import types
 from jetmap.functions.importing import broken_files, file_of, import_tasks, load
-from jetmap.functions.locating import StaleFunction, check_pickles, is_resolved, resolve
+from jetmap.functions.locating import StaleFunction, check_pickles, resolve, resolved
 from jetmap.functions.per_worker import PerWorker
 from jetmap.functions.source_files import (
     changed_sources,
@@ -207,10 +207,12 @@ class WorkerFunctions:
         return function
 
     def _imported(self, ref: FunctionRef) -> Function:
+        if (function := resolved(ref)) is not None:
+            return function
+        if ref.value is not None:  # There is nothing to import.
+            return resolve(ref)
         from jetmap.errors import NotImportable
 
-        if is_resolved(ref):
-            return resolve(ref)
         home = ref.path or ref.module
         self._importing(home, ref.path or ref.file)
         try:

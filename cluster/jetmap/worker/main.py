@@ -270,11 +270,11 @@ class _Worker:
             if decoded is None and not self._has_items(chunk):
                 self._pipe.send(frames.SKIPPED, b"")  # It has ended, or its dispatcher.
                 return
-        cold = function not in self._called
+        cold, aftermath = function not in self._called, self._aftermath
         self._progress.set_cold(cold)
-        if cold or self._aftermath.due:
+        if cold or aftermath.due:
             warmed = (lambda seconds: self._warmed(function, seconds)) if cold else None
-            self._aftermath.begin(warmed)
+            aftermath.begin(warmed)
         in_item = True
         limits, emit = self._reporter.begin(chunk, function), self._reporter.emit
         if self._constants is not None and chunk.kwargs[:1] == CONSTANTS_MARK:
@@ -286,10 +286,7 @@ class _Worker:
             elif chunk.traceparent:
                 self._compute_traced(chunk, function, limits, state, decoded)
             else:
-                compute(
-                    *(chunk, function, self._progress, emit, limits, self._aftermath, state),
-                    decoded=decoded,
-                )
+                compute(chunk, function, self._progress, emit, limits, aftermath, state, decoded)
         finally:
             in_item = False
 
@@ -348,7 +345,7 @@ class _Worker:
             try:
                 compute(
                     *(chunk, function, self._progress, send, limits, self._aftermath, state),
-                    decoded=decoded,
+                    decoded,
                 )
             finally:
                 tracing.detach(token)
@@ -361,8 +358,7 @@ class _Worker:
                 send(report)
 
             compute(
-                *(chunk, function, self._progress, emit, limits, self._aftermath, state),
-                decoded=decoded,
+                *(chunk, function, self._progress, emit, limits, self._aftermath, state), decoded
             )
 
     def _warmed(self, function: Function, seconds: float) -> None:
