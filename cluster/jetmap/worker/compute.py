@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
+from itertools import count
 from typing import Any, Protocol, cast
 
 from jetmap.codecs.late import Delayed
@@ -22,15 +23,16 @@ from jetmap.wire.scattered import Scattered, scattered
 
 from .aftermath import Aftermath
 from .error_records import DecodingError, Undecodable, record_of, traceback_of, weight_of
-from .progress import ITEM, STARTED, STOP, STRETCH_SHIFT
+from .progress import EXACT, ITEM, STARTED, STOP, STRETCH_SHIFT
 
 NO_AFTERMATH = Aftermath()
 REPORT_SECONDS = 0.1
 AGAIN = "again"  # Kind of the record of an item that is to be sent once more.
 # Seconds of a stretch, tiny items that are entered together (decision 0650), below which the next
 # one is twice as long. After one of four times as many seconds, items are entered one by one.
-STRETCH_SECONDS = 25e-6
+STRETCH_SECONDS = 100e-6
 STRETCH = 32  # Items of a stretch, at most.
+_TO_NEXT = 1 - (1 << STRETCH_SHIFT)  # From an item's word to that of the next in its stretch.
 
 
 class Words(Protocol):
@@ -123,7 +125,8 @@ def compute(
     # Time at which the next item may have to be given back, or a report may be due.
     check_at = min(report_at, due_first)
     done, size = 0, 1
-    most = STRETCH if chunk.stretches and report_seconds and not timed else 1
+    exact = 0 if chunk.stretches else EXACT  # Each item is to be known if the worker dies.
+    most = STRETCH if report_seconds and not timed else 1
     while done < chunk.count:
         if now >= check_at and done:
             if now > report_at or part.full:
@@ -139,14 +142,19 @@ def compute(
         # knows that those behind its stretch are not begun. From 1 on: ITEM is 0 between items.
         if timed:
             words[STARTED] = time.monotonic_ns()
-        words[ITEM] = (first + done) | ((size - 1) << STRETCH_SHIFT)
+        words[ITEM] = word = (first + done) | ((size - 1) << STRETCH_SHIFT) | exact
         if words[STOP]:
             break
         try:
             # An item that leaves work clears this list, which ends the stretch.
             aftermath.stretch = stretch = items[done : done + size]
-            for item in stretch:
-                append(call(item))
+            if exact and size > 1:
+                for number, item in zip(count(word, _TO_NEXT), stretch):
+                    words[ITEM] = number
+                    append(call(item))
+            else:
+                for item in stretch:
+                    append(call(item))
         except BaseException as error:
             aftermath.failed(error, refused=isinstance(error, DecodingError))
             part.fail(error)

@@ -253,6 +253,19 @@ def test_a_worker_that_dies_fails_its_own_call_only(pool: Executor) -> None:
     assert [future.result(PATIENCE) for future in futures] == [*range(20), *range(20)]
 
 
+def test_of_tiny_calls_that_are_begun_together_the_one_that_kills_its_worker_is_known(
+    pool: Executor, tmp_path: Path
+) -> None:
+    """So none of them is called twice."""
+    for last in (1500, 1501, 1510, 1530):
+        found, f = [], functools.partial(calls.die_once_at, last, tmp_path / str(last))
+        with pytest.raises(BrokenProcessPool) as caught:
+            for value in pool.map(f, range(3000)):
+                found.append(value)
+        assert isinstance(caught.value, WorkerLost) and caught.value.index == last
+        assert found == list(range(last))
+
+
 @pytest.mark.parametrize(
     ("call", "error"),
     [

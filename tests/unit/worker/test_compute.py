@@ -22,7 +22,7 @@ from jetmap.wire.messages import Chunk, ErrorRecord, Format, Report
 from jetmap.wire.scattered import LEAST, Scattered
 from jetmap.worker.aftermath import Aftermath, WorkerAftermath
 from jetmap.worker.compute import STRETCH, Limits, compute, refuse_chunk
-from jetmap.worker.progress import ITEM, STOP, STRETCH_SHIFT, ProgressPages
+from jetmap.worker.progress import EXACT, ITEM, STOP, STRETCH_SHIFT, ProgressPages
 
 quick = examples(100)
 
@@ -116,7 +116,7 @@ class FakeProgress:
 
     def __setitem__(self, word: int, number: int) -> None:
         if word == ITEM:
-            self.sizes.append((number >> STRETCH_SHIFT) + 1)
+            self.sizes.append(((number & ~EXACT) >> STRETCH_SHIFT) + 1)
             self.entered.append((number & ((1 << STRETCH_SHIFT) - 1)) - 1)
             self.inside = True
             time.sleep(self.seconds)
@@ -200,8 +200,8 @@ def test_every_item_has_its_outcome_in_order(
     entered = zip(progress.entered, progress.sizes, strict=True)
     inside = {index for first, size in entered for index in range(first, first + size)}
     assert inside.issuperset(range(1000, 1000 + len(items))) and not progress.inside
-    if not stretches:
-        assert progress.entered == list(range(1000, 1000 + len(items)))
+    if not stretches:  # Each is named, the first one of a stretch twice.
+        assert list(dict.fromkeys(progress.entered)) == list(range(1000, 1000 + len(items)))
     for index, (item, outcome) in enumerate(zip(items, found, strict=True), 1000):
         if item == "nan" and format == "msgpack":
             assert outcome[0] == 1.0 and math.isnan(outcome[1])
@@ -272,7 +272,21 @@ def test_keyword_parameters_reach_the_function(format: Format) -> None:
 def test_a_stop_is_obeyed_before_the_next_item(count: int, before: int) -> None:
     progress = FakeProgress(stop_before=before)
     chunk = chunk_of(["x"] * count, "json")
-    assert outcomes(chunk, run(chunk, progress)) == ["x"] * min(count, before)
+    found = outcomes(chunk, run(chunk, progress, report_seconds=0.0))
+    assert found == ["x"] * min(count, before)
+
+
+@quick
+@given(st.integers(0, 200), st.integers(0, 200), st.booleans())
+def test_a_stop_is_obeyed_before_the_next_stretch(count: int, before: int, known: bool) -> None:
+    progress = FakeProgress(stop_before=before)
+    chunk = chunk_of(["x"] * count, "json", stretches=not known)
+    reports = run(chunk, progress)
+    assert reports[-1].final is not None
+    ended = reports[-1].final.end - chunk.start
+    assert outcomes(chunk, reports) == ["x"] * ended
+    assert ended == count or len(progress.entered) > before, "it ended early for no reason"
+    assert not known or ended <= before + STRETCH
 
 
 @quick
@@ -358,12 +372,21 @@ def test_items_that_take_longer_are_entered_one_by_one(monkeypatch: pytest.Monke
     assert values == [-item for item in range(40)]
 
 
-@pytest.mark.parametrize("options", [{"stretches": False}, {"timeout": 5.0}])
-def test_each_item_is_entered_alone_where_it_must_be_known(
-    monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
-) -> None:
-    found, _ = stretches_of(monkeypatch, 40, {}, **options)
+def test_items_with_a_timeout_are_entered_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    found, _ = stretches_of(monkeypatch, 40, {}, timeout=5.0)
     assert found == [(item, 1) for item in range(40)]
+
+
+def test_items_that_must_be_known_are_entered_together_and_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found, values = stretches_of(monkeypatch, 127, {}, stretches=False)
+    known = {item: behind for item, behind in found}  # Each stretch's first one comes twice.
+    assert list(known) == list(range(127))
+    # What is entered with an item ends at the same one for all items of a stretch.
+    assert [known[item] for item in range(15)] == [1, 2, 1, 4, 3, 2, 1, *range(8, 0, -1)]
+    assert max(known.values()) == STRETCH
+    assert values == [-item for item in range(127)]
 
 
 def test_an_item_that_leaves_work_ends_its_stretch(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -386,13 +409,19 @@ def test_an_item_that_leaves_work_ends_its_stretch(monkeypatch: pytest.MonkeyPat
     assert values == [-item for item in range(40)]
 
 
-def test_the_worker_knows_the_item_within_a_stretch() -> None:
+@pytest.mark.parametrize("stretches", [True, False])
+def test_the_worker_knows_the_item_within_a_stretch(stretches: bool) -> None:
     pages, seen = ProgressPages.create(), list[int | None]()
 
     def look(item: int) -> None:
         seen.append(pages.item)
+        suspect, suspects = pages.suspects
+        assert suspect is not None and suspect <= item < suspect + suspects
+        assert stretches or suspects == 1, "its agent knows it, too"
+        first, size = pages.stretch
+        assert first is not None and first <= item < first + size
 
-    chunk = chunk_of(list(range(50)), "msgpack", start=0, stretches=True)
+    chunk = chunk_of(list(range(50)), "msgpack", start=0, stretches=stretches)
     limits = Limits(value=VALUE_LIMIT, report=REPORT_LIMIT, report_seconds=3600.0)
     compute(chunk, Function(look), pages, print, limits)
     assert seen == list(range(50))
