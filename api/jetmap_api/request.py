@@ -71,27 +71,24 @@ class Preference:
 class MapRequest(msgspec.Struct, frozen=True):
     """A map's request, apart from its body.
 
-    body, answer: their media. framing: of the body. prefer: None if it says nothing that matters
-    here. after_body: a stream of outcomes begins once the body is there, for proxies that stop
-    sending a body when the answer begins.
+    body, answer: their media. format: the encoding of items and values, the body's. framing: of
+    the body. prefer: None if it says nothing that matters here. after_body: a stream of outcomes
+    begins once the body is there, for proxies that stop sending a body when the answer begins.
     """
 
     body: Body
     answer: Answer
+    format: Format
     options: Options
     framing: Framing
     prefer: Preference | None = None
     after_body: bool = False
 
     @property
-    def format(self) -> Format:
-        """The encoding of items and values: the body's."""
-        return "msgpack" if self.body == "msgpack" else "json"
-
-    @property
     def kwargs(self) -> bytes:
         """The keyword-only parameters in ``format``."""
-        return encoded_kwargs(self.options.kwargs, self.format)
+        kwargs = self.options.kwargs
+        return encoded_kwargs(kwargs, self.format) if kwargs else kwargs
 
     @property
     def fail(self) -> bool:
@@ -100,6 +97,13 @@ class MapRequest(msgspec.Struct, frozen=True):
 
 
 PLAIN = Options()
+# The headers that are read here.
+_READ = frozenset(
+    {
+        *(b"content-type", b"accept", b"content-length", b"transfer-encoding", b"upgrade"),
+        *(b"prefer", b"content-encoding", b"x-jetmap-answer"),
+    }
+)
 
 
 def read_request(scope: Scope) -> MapRequest:
@@ -107,6 +111,8 @@ def read_request(scope: Scope) -> MapRequest:
     media = accept = length = prefer = None
     chunked = upgrade = after_body = False
     for name, value in scope["headers"]:
+        if name not in _READ:
+            continue
         if name == b"content-type":
             media = value if media is None else media + b", " + value
         elif name == b"accept":
@@ -128,7 +134,8 @@ def read_request(scope: Scope) -> MapRequest:
     preference = None if prefer is None else read_preference(prefer)
     body, answer = body_type(media), answer_type(accept)
     framing = Framing(length, chunked, upgrade, ARRIVED in scope)
-    return MapRequest(body, answer, options, framing, preference, after_body)
+    format: Format = "msgpack" if body == "msgpack" else "json"
+    return MapRequest(body, answer, format, options, framing, preference, after_body)
 
 
 @lru_cache(maxsize=64)

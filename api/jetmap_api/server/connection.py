@@ -187,6 +187,8 @@ class HttpConnection(asyncio.Protocol):
         else:
             if self._overhead.fed(len(data)) and not self._refused:
                 self._refuse(self._too_large(in_head))
+            elif len(self._headers) > MAX_HEADERS and not self._refused:
+                self._refuse(too_many_headers(MAX_HEADERS))
 
     def _ignore_upgrade(self, rest: bytes) -> None:
         """Go on in HTTP/1.1 with a request that offers another protocol.
@@ -213,17 +215,16 @@ class HttpConnection(asyncio.Protocol):
         self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if not self._in_head:
-            return  # a trailer, which is ignored
-        if len(self._headers) >= MAX_HEADERS:
-            raise too_many_headers(MAX_HEADERS)
-        self._headers.append((name.lower(), value))
+        if self._in_head:  # Else it is a trailer, which is ignored.
+            self._headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         parser, headers = self._parser, self._headers
         limit = self._limits.max_header_bytes
         if self._overhead.bytes + self._piece > limit and self._head_size() > limit:
             raise self._too_large(True)
+        if len(headers) > MAX_HEADERS:
+            raise too_many_headers(MAX_HEADERS)
         self._in_head = self._begun = False
         self._overhead.progress()
         self._waiting.silent.discard(self)

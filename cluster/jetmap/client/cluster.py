@@ -178,7 +178,11 @@ class Cluster(EncodedCluster):
             items = await call.prepared(items)
         source = call.source(items, keep=False, max_item=self.max_item, prepared=not keeps_errors)
         running = await self._open_call(
-            *(call, source, timeout, tolerance, progress),
+            call,
+            source,
+            timeout,
+            tolerance,
+            progress,
             whole=True,
             labels=labels,
             max_parallel=max_parallel,

@@ -216,7 +216,8 @@ class EncodedCluster(ClusterState):
         if timeout is not None:
             timeout = bounds.TIMEOUT.check_optional("timeout", timeout)
         return await self._open(
-            *(name, source),
+            name,
+            source,
             format=format,
             kwargs=kwargs,
             timeout=timeout,

@@ -14,6 +14,7 @@ from jetmap.nats.answers import Published, fate_of
 from jetmap.nats.broker import Broker
 from jetmap.settings import Settings
 from jetmap.wire import pool_streams, subjects
+from jetmap.wire.budget import Budget
 from jetmap.wire.messages import (
     Chunk,
     ChunkKey,
@@ -34,6 +35,7 @@ from .sharing import Sent
 
 logger = logging.getLogger(__name__)
 
+_NO_BUDGET = Budget(0.0)  # Of a chunk of one item: there is nothing to give back.
 AVOID_SECONDS = 30.0  # Seconds without chunks for a shard that nothing answers for.
 CONFIRM_BATCH = 64  # Confirmations that share a message, at most.
 CONFIRM_SECONDS = 0.25  # Seconds a confirmation waits for others; nothing waits for it.
@@ -165,7 +167,9 @@ class Outbox:
 
     def _chunk(self, map: OpenMap, flight: Flight) -> Chunk:
         piece, spec = flight.piece, map.spec
-        budget = self.cutting.budget(flight.seconds, piece.count, is_sure=map.pace.is_sure)
+        budget = _NO_BUDGET
+        if piece.count > 1:
+            budget = self.cutting.budget(flight.seconds, piece.count, is_sure=map.pace.is_sure)
         sealer = self._sealer if spec.ref is not None else None
         at, items = None, piece.items
         if len(items) > map.large and not flight.is_inline:
