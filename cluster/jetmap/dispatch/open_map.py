@@ -47,26 +47,14 @@ class OpenMap:
         on_room: Called when the reader has made room for more results.
     """
 
-    # (Of the class: most maps are short, and set few of these.)
-    is_large = False  # The last chunk that was cut was a large item.
-    taken = 0  # Index behind the last item taken from the source in order.
-    taken_last = 0  # Items taken from its end.
-    # The source, as long as its last items may be sent early.
-    two_ended: TwoEnded | None = None
-    buffered = 0  # Bytes of unread results.
-    stored_bytes = 0  # Bytes of a job's values that agents have stored.
-    express_seconds = 0.0
-    express_chunks = 0
-    stopped = False  # Nothing new is sent; chunks that are out go on.
-    stalled = False  # Only unread results keep the next chunk back.
-    ended = False
-    span: MapSpan | None = None  # If it is traced.
-    gate: Gate | None = None  # If its function or the pool is paused or limited.
-    profile: Profile | None = None  # From its second chunk on.
-    timer: asyncio.TimerHandle | None = None
-    next_try: asyncio.TimerHandle | None = None  # Runs while items wait for their time.
-    _error: BaseException | None = None
-    _waiter: asyncio.Future[None] | None = None
+    # (With more than thirty attributes, each map would have a dictionary of its own.)
+    __slots__ = (
+        "__weakref__", "_batches", "_error", "_on_leave", "_on_room", "_reorder", "_waiter",
+        "buffered", "cost", "ended", "express_chunks", "express_seconds", "gate", "id", "inline",
+        "is_large", "large", "ledger", "limit", "max_buffer", "max_parallel", "memory", "next_try",
+        "opened", "overhead", "pace", "profile", "queues", "room", "rounds", "source", "span",
+        "spec", "stalled", "stopped", "stored_bytes", "taken", "taken_last", "timer", "two_ended",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -96,17 +84,36 @@ class OpenMap:
         self.room = room
         self.inline = min(room, PART_BYTES)  # Bytes of items above which they travel in parts.
         self.large = min(self.inline, large)
+        self.is_large = False  # The last chunk that was cut was a large item.
         self.queues: set[str] = set()  # Queues that its chunks were sent to.
+        self.taken = 0  # Index behind the last item taken from the source in order.
+        self.taken_last = 0  # Items taken from its end.
+        # The source, as long as its last items may be sent early.
+        self.two_ended: TwoEnded | None = None
         if spec.whole and spec.batch is None and hasattr(source, "take_last"):
             self.two_ended = cast("TwoEnded", source)
+        self.buffered = 0  # Bytes of unread results.
+        self.stored_bytes = 0  # Bytes of a job's values that agents have stored.
+        self.express_seconds = 0.0
+        self.express_chunks = 0
+        self.stopped = False  # Nothing new is sent; chunks that are out go on.
+        self.stalled = False  # Only unread results keep the next chunk back.
+        self.ended = False
+        self.span: MapSpan | None = None  # If it is traced.
         # Chunks that may be out at once; 0: the map is paused.
         self.limit: int | None = spec.max_parallel
         self.max_parallel = spec.max_parallel  # The limit when it is not paused.
+        self.gate: Gate | None = None  # If its function or the pool is paused or limited.
         self.opened = 0.0  # Time of its start.
+        self.profile: Profile | None = None  # From its second chunk on.
+        self.timer: asyncio.TimerHandle | None = None
+        self.next_try: asyncio.TimerHandle | None = None  # Runs while items wait for their time.
         self._reorder = Reorder() if spec.ordered else None
         self._on_leave = on_leave
         self._on_room = on_room
         self._batches: deque[Batch] = deque()
+        self._error: BaseException | None = None
+        self._waiter: asyncio.Future[None] | None = None
 
     # For the scheduler
 
