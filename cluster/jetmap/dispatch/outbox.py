@@ -35,7 +35,7 @@ from .sharing import Sent
 
 logger = logging.getLogger(__name__)
 
-_NO_BUDGET = Budget(0.0)  # Of a chunk of one item: there is nothing to give back.
+_NO_BUDGET = Budget(0.0)  # A chunk of one item has nothing to give back.
 AVOID_SECONDS = 30.0  # Seconds without chunks for a shard that nothing answers for.
 CONFIRM_BATCH = 64  # Confirmations that share a message, at most.
 CONFIRM_SECONDS = 0.25  # Seconds a confirmation waits for others; nothing waits for it.

@@ -32,7 +32,7 @@ AGAIN = "again"  # Kind of the record of an item that is to be sent once more.
 # one is twice as long. After one of four times as many seconds, items are entered one by one.
 STRETCH_SECONDS = 100e-6
 STRETCH = 32  # Items of a stretch, at most.
-_TO_NEXT = 1 - (1 << STRETCH_SHIFT)  # From an item's word to that of the next in its stretch.
+_TO_NEXT = 1 - (1 << STRETCH_SHIFT)  # Difference between the words of two neighbours in a stretch.
 
 
 class Words(Protocol):

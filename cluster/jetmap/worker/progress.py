@@ -113,7 +113,7 @@ class ProgressPages:
 
     @property
     def suspects(self) -> tuple[int | None, int]:
-        """The items of which one is in progress: the index of the first, or None; their number."""
+        """The first item that may be in progress, or None, and how many may be."""
         return _suspects(self.words[ITEM])
 
     @property

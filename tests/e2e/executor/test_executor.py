@@ -256,7 +256,7 @@ def test_a_worker_that_dies_fails_its_own_call_only(pool: Executor) -> None:
 def test_of_tiny_calls_that_are_begun_together_the_one_that_kills_its_worker_is_known(
     pool: Executor, tmp_path: Path
 ) -> None:
-    """So none of them is called twice."""
+    """None of them is called twice."""
     for last in (1500, 1501, 1510, 1530):
         found, f = [], functools.partial(calls.die_once_at, last, tmp_path / str(last))
         with pytest.raises(BrokenProcessPool) as caught:
