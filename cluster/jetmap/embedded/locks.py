@@ -24,15 +24,25 @@ def runtime_directory() -> Path:
     Raises ConfigurationError if others could write there, or if nothing is writable.
     """
     own = os.environ.get("XDG_RUNTIME_DIR")
-    if own and len(os.fsencode(own)) <= LONGEST - 20 and os.access(own, os.W_OK):
+    fits = own and len(os.fsencode(own)) <= LONGEST - 20
+    if own and fits and Path(own).is_dir() and os.access(own, os.W_OK):
         directory = Path(own) / "jetmap"
     else:
         base = temporary_directory()
         if len(os.fsencode(base)) > LONGEST - 20:
             base = "/tmp"
         directory = Path(base) / f"jetmap-{os.getuid()}"
-    directory.mkdir(mode=0o700, exist_ok=True)
-    found = directory.lstat()
+    try:
+        with contextlib.suppress(FileExistsError):  # What it is, is looked at below.
+            directory.mkdir(mode=0o700)
+        found = directory.lstat()
+    except OSError as error:
+        raise ConfigurationError(
+            [
+                f"cannot make {directory}: {error.strerror}; set XDG_RUNTIME_DIR to a directory "
+                "of yours"
+            ]
+        ) from error
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
         raise ConfigurationError(
             [

@@ -49,6 +49,36 @@ def test_a_runtime_directory_too_long_for_sockets_is_not_used(
     assert long not in runtime_directory().parents
 
 
+@pytest.mark.parametrize("name", ["missing", "file"])
+def test_a_runtime_directory_that_is_none_is_not_used(
+    runtime: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    (runtime / "file").touch()
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime / name))
+    monkeypatch.setattr(locks, "temporary_directory", lambda: str(runtime))
+    assert runtime_directory() == runtime / f"jetmap-{os.getuid()}"
+
+
+def test_a_runtime_directory_that_cannot_be_made_is_named(
+    runtime: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("XDG_RUNTIME_DIR")
+    monkeypatch.setattr(locks, "temporary_directory", lambda: str(runtime / "gone"))
+    with pytest.raises(ConfigurationError, match=r"cannot make .*gone.*set XDG_RUNTIME_DIR"):
+        runtime_directory()
+
+
+def test_what_has_the_name_of_the_runtime_directory_is_refused(
+    runtime: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = runtime / "own"
+    own.mkdir()
+    (own / "jetmap").touch()
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(own))
+    with pytest.raises(ConfigurationError, match="must be a directory of yours"):
+        runtime_directory()
+
+
 def test_a_lock_is_seen_by_others_until_it_is_let_go(runtime: Path) -> None:
     lock = runtime / "x.lock"
     assert not is_held(lock)
