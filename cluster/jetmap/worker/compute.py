@@ -32,6 +32,9 @@ AGAIN = "again"  # Kind of the record of an item that is to be sent once more.
 # one is twice as long. After one of four times as many seconds, items are entered one by one.
 STRETCH_SECONDS = 100e-6
 STRETCH = 32  # Items of a stretch, at most.
+# Seconds of an item above which the worker writes each one's number within a stretch: then that
+# costs little, and the item is known if the worker dies, or if what it prints goes past Python.
+KNOWN_SECONDS = 4e-6
 _TO_NEXT = 1 - (1 << STRETCH_SHIFT)  # Difference between the words of two neighbours in a stretch.
 
 
@@ -125,7 +128,8 @@ def compute(
     # Time at which the next item may have to be given back, or a report may be due.
     check_at = min(report_at, due_first)
     done, size = 0, 1
-    exact = 0 if chunk.stretches else EXACT  # Each item is to be known if the worker dies.
+    least = KNOWN_SECONDS if chunk.stretches else 0.0  # Else each item has to be known.
+    exact = EXACT
     most = STRETCH if report_seconds and not timed else 1
     while done < chunk.count:
         if now >= check_at and done:
@@ -164,6 +168,7 @@ def compute(
         if aftermath.due and aftermath.settle(now - last):
             due_first += now - last  # Loading at a first call is not on the items' budget.
             progress.expect(due_first, each)
+        exact = EXACT if now - last >= least * size else 0
         if now - last < STRETCH_SECONDS:
             size = min(2 * size, most)
         elif now - last > 4 * STRETCH_SECONDS:

@@ -389,6 +389,15 @@ def test_items_that_must_be_known_are_entered_together_and_named(
     assert values == [-item for item in range(127)]
 
 
+@pytest.mark.parametrize(("seconds", "known"), [(1e-6, False), (1e-5, True)])
+def test_items_are_named_within_a_stretch_where_that_costs_little(
+    monkeypatch: pytest.MonkeyPatch, seconds: float, known: bool
+) -> None:
+    found, _ = stretches_of(monkeypatch, 60, dict.fromkeys(range(60), seconds))
+    assert (sorted({item for item, _ in found}) == list(range(60))) == known
+    assert max(size for _, size in found) == (16 if known else STRETCH)
+
+
 def test_an_item_that_leaves_work_ends_its_stretch(monkeypatch: pytest.MonkeyPatch) -> None:
     settled: list[int] = []
 
