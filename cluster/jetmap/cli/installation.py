@@ -267,6 +267,16 @@ class Installation:
                     directory,
                     f"{free:,}",
                 )
+            elif step is DiskAction.REPORT_ROOM and await asyncio.to_thread(
+                self._server.is_cramped
+            ):
+                logger.warning(
+                    "the disk of the store %s has room again; restarting nats-server, which was "
+                    "started when there was none",
+                    directory,
+                )
+                self._is_mending = True
+                await self._server.end()
             elif step is DiskAction.REPORT_ROOM:
                 logger.warning("the disk of the store %s has room again", directory)
             elif step is DiskAction.RESTART:

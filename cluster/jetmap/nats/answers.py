@@ -11,7 +11,8 @@ from jetmap.errors import BrokerRefused
 
 STREAM_FULL = 10077
 # Error numbers of a lack of room: in the account, the server, its memory or disk, or the stream.
-NO_ROOM = frozenset((10002, 10023, 10028, 10047, STREAM_FULL))
+# 10049 is that a directory for a stream could not be made, mostly because the disk is full.
+NO_ROOM = frozenset((10002, 10023, 10028, 10047, 10049, STREAM_FULL))
 
 
 class JetStreamError(BrokerRefused):

@@ -37,6 +37,7 @@ ADVICE = {
     10039: "enable JetStream for this account in the server's configuration (jetstream: enabled)",
     10047: "raise max_file_store in the server's JetStream configuration, or this account's "
     "max_file, or make room on its disk",
+    10049: "make room on the server's disk, or let it write to its store_dir",
     10074: "this is a single server: set {setting}replicas to 1",
     10113: "lift max_bytes_required from this account",
     10120: "give this account a limit for that many copies",

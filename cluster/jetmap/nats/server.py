@@ -94,6 +94,7 @@ class NatsServer:
         self._name = name
         self._max_payload = max_payload
         self._store = store
+        self._limit = 0  # Bytes that its store may take, since its latest start.
         self._inherited = tuple(inherited)
         self._directory = directory
         self._made: list[Path] = []
@@ -149,6 +150,13 @@ class NatsServer:
             await asyncio.shield(self.stop())
             raise
 
+    def is_cramped(self) -> bool:
+        """Return whether its store could take twice as much if it started now.
+
+        Its limit is set when it starts, when the disk may have been full.
+        """
+        return self._store is not None and room(self._store) > 2 * self._limit
+
     async def wait(self) -> int:
         """Wait until it has ended; return its exit code."""
         if self._process is None:
@@ -195,6 +203,7 @@ class NatsServer:
         return directory
 
     def _configuration(self, directory: Path, log: Path) -> str:
+        self._limit = room(self._store or directory)
         # Every brace needs a space before it: `authorization{` would be an unknown field.
         lines = [
             f"server_name: {quoted(self._name)}",
@@ -210,7 +219,7 @@ class NatsServer:
             "jetstream {",
             f"  store_dir: {quoted(self._store or directory / 'store')}",
             "  max_memory_store: 8GB",
-            f"  max_file_store: {room(self._store or directory)}",
+            f"  max_file_store: {self._limit}",
             "}",
         ]
         if self.user is not None:

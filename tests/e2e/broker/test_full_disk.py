@@ -93,3 +93,32 @@ def test_a_job_outlives_a_full_disk(house: House, disk: Path) -> None:
     wait_until_sync(lambda: over(up, new), "a new job succeeds")
     assert up.stop() == 0
     assert "Traceback" not in house.said
+
+
+@pytest.mark.slow
+def test_an_up_that_was_started_on_a_full_disk_has_jobs_once_there_is_room(
+    house: House, disk: Path
+) -> None:
+    house.tasks.write_text(TASKS, encoding="utf-8")
+    other = disk / "other"
+    fill(other)
+    up = house.up("--store", str(disk / "store"))
+    assert up.get("/map/zeros", "[3]") == (200, ["000"])
+    status, problem = ask(f"{up.url}/jobs/zeros", "POST", [1])
+    assert (status, problem.get("type")) == (507, "urn:jetmap:store-full"), problem
+    wait_until_sync(lambda: "is full" in house.said, "the log says so")
+
+    other.unlink()
+    jobs: list[Any] = []
+
+    def accepted() -> bool:
+        # Its values need more than the server allowed itself when it started.
+        status, job = ask(f"{up.url}/jobs/zeros", "POST", [100_000] * 20)
+        jobs.append(job)
+        return status == 202
+
+    wait_until_sync(accepted, "a job is accepted")
+    wait_until_sync(lambda: over(up, jobs[-1]), "the job succeeds")
+    assert "restarting nats-server, which was started when there was none" in house.said
+    assert up.stop() == 0
+    assert "Traceback" not in house.said

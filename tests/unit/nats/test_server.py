@@ -59,6 +59,20 @@ def test_a_store_may_take_what_it_has_and_most_of_what_is_free(
     assert room(tmp_path / "store") == 1 << 20
 
 
+def test_a_server_that_started_on_a_full_disk_is_cramped_once_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, rooms = NatsServer(store=tmp_path / "store"), [1 << 20]
+    monkeypatch.setattr(server_module, "room", lambda directory: rooms[-1])
+    server._configuration(tmp_path, tmp_path / "log")
+    assert not server.is_cramped()
+    rooms.append(100 << 20)
+    assert server.is_cramped()
+    server._configuration(tmp_path, tmp_path / "log")
+    assert not server.is_cramped()
+    assert not NatsServer().is_cramped(), "it keeps nothing"
+
+
 def test_a_thread_for_each_eight_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     for cores, threads in ((None, 1), (2, 1), (8, 1), (64, 8)):
         monkeypatch.setattr(os, "cpu_count", lambda cores=cores: cores)
