@@ -126,6 +126,18 @@ def die_once_at(last: int, mark: Path, n: int) -> int:
     return n
 
 
+def wait_for_the_next(at: int, mark: Path, n: int) -> int:
+    """Wait for the next call, in the one at ``at``."""
+    if n == at + 1:
+        mark.touch()
+    deadline = time.monotonic() + 100.0
+    while n == at and not mark.exists():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"call {n + 1} does not begin")
+        time.sleep(0.001)
+    return n
+
+
 def killed() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 

@@ -215,7 +215,8 @@ class HttpConnection(asyncio.Protocol):
         self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._in_head:  # Else it is a trailer, which is ignored.
+        # A trailer is ignored. Of too many headers, one more is enough to refuse them.
+        if self._in_head and len(self._headers) <= MAX_HEADERS:
             self._headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:

@@ -81,6 +81,10 @@ class WaitingBatches:
     async def _compute_again(self, batches: list[ChunkBatch[HeldChunk]]) -> None:
         for batch in batches:
             if any(map(self._fetching.is_needed, batch.chunks)):
+                if batch.chunks[0].handed_on:  # Its dispatcher has fewer items by now.
+                    await self._give_back(batch.chunks)
+                    batch.chunks = []
+                    continue
                 await self._fetching.fetch(batch.chunks)
             batch.drop_unwanted()
         again = [batch for batch in batches if batch.chunks]

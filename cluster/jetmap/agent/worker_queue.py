@@ -149,7 +149,7 @@ class WorkerQueue:
 
     @property
     def _stretch(self) -> tuple[int | None, int]:
-        """The item that was entered, and the number of items with it."""
+        """The first item in progress, and how many were entered together."""
         if self._progress is None or not self._chunks:
             return None, 1
         is_in_first = self._progress.begun == self._chunks[0].number
@@ -167,7 +167,7 @@ class WorkerQueue:
         try:
             in_first = first is not None and self._progress.begun == first.number
             progress = self._progress
-            item, items = progress.latest_suspects if late else progress.suspects
+            item, items = progress.latest_stretch if late else progress.stretch
         except ValueError:
             return ""  # The pages of a dead worker have just been unmapped.
         held = first.held if first is not None and in_first else self.latest
@@ -264,7 +264,7 @@ class WorkerQueue:
         """
         self._cancel_watches()
         assert self._progress is not None
-        begun, (item, items) = self._progress.begun, self._progress.suspects
+        begun, (item, items) = self._progress.begun, self._progress.stretch
         entry = next((each for each in self._chunks if each.number == begun), None)
         batch, beside = self._batch, list[HeldChunk]()
         if batch is not None:

@@ -64,7 +64,8 @@ def after_crash(piece: Piece, crash: Crash, crashes: Crashes, attempts: int) -> 
             # The guilty item is not known. After a death, each goes into a chunk of its own.
             return Blame(alone=crash.reason == "died")
         item = piece.start
-    apart = range(item, item + crash.items)
+    # (Agents of older releases name items behind the chunk, too.)
+    apart = range(item, min(item + crash.items, piece.start + piece.count))
     if crash.reason == "timeout":
         return Blame(ErrorRecord(item, "timeout", "TimeoutError", crash.message), apart)
     if crash.reason == "died" and crash.items > 1:

@@ -23,7 +23,7 @@ from jetmap.wire.scattered import Scattered, scattered
 
 from .aftermath import Aftermath
 from .error_records import DecodingError, Undecodable, record_of, traceback_of, weight_of
-from .progress import EXACT, ITEM, STARTED, STOP, STRETCH_SHIFT
+from .progress import ITEM, STARTED, STOP, STRETCH_SHIFT
 
 NO_AFTERMATH = Aftermath()
 REPORT_SECONDS = 0.1
@@ -32,10 +32,9 @@ AGAIN = "again"  # Kind of the record of an item that is to be sent once more.
 # one is twice as long. After one of four times as many seconds, items are entered one by one.
 STRETCH_SECONDS = 100e-6
 STRETCH = 32  # Items of a stretch, at most.
-# Seconds of an item above which the worker writes each one's number within a stretch: then that
-# costs little, and the item is known if the worker dies, or if what it prints goes past Python.
+# Seconds of an item above which each one of a stretch is entered by itself all the same, which
+# costs little then: it is known if the worker dies, and nothing behind it has begun.
 KNOWN_SECONDS = 4e-6
-_TO_NEXT = 1 - (1 << STRETCH_SHIFT)  # Difference between the words of two neighbours in a stretch.
 
 
 class Words(Protocol):
@@ -129,7 +128,7 @@ def compute(
     check_at = min(report_at, due_first)
     done, size = 0, 1
     least = KNOWN_SECONDS if chunk.stretches else 0.0  # Else each item has to be known.
-    exact = EXACT
+    is_known = True
     most = STRETCH if report_seconds and not timed else 1
     while done < chunk.count:
         if now >= check_at and done:
@@ -146,18 +145,21 @@ def compute(
         # knows that those behind its stretch are not begun. From 1 on: ITEM is 0 between items.
         if timed:
             words[STARTED] = time.monotonic_ns()
-        words[ITEM] = word = (first + done) | ((size - 1) << STRETCH_SHIFT) | exact
+        behind = 0 if is_known else min(size, chunk.count - done) - 1
+        words[ITEM] = (first + done) | (behind << STRETCH_SHIFT)
         if words[STOP]:
             break
         try:
             # An item that leaves work clears this list, which ends the stretch.
             aftermath.stretch = stretch = items[done : done + size]
-            if exact and size > 1:
-                for number, item in zip(count(word, _TO_NEXT), stretch):
-                    words[ITEM] = number
+            if behind or size == 1:
+                for item in stretch:
                     append(call(item))
             else:
-                for item in stretch:
+                for number, item in zip(count(first + done), stretch):
+                    words[ITEM] = number
+                    if words[STOP]:
+                        break
                     append(call(item))
         except BaseException as error:
             aftermath.failed(error, refused=isinstance(error, DecodingError))
@@ -168,11 +170,11 @@ def compute(
         if aftermath.due and aftermath.settle(now - last):
             due_first += now - last  # Loading at a first call is not on the items' budget.
             progress.expect(due_first, each)
-        exact = EXACT if now - last >= least * size else 0
-        if now - last < STRETCH_SECONDS:
+        is_known = now - last >= least * size
+        if aftermath.due or now - last > 4 * STRETCH_SECONDS:
+            size = 1  # Some work is due after each item.
+        elif now - last < STRETCH_SECONDS:
             size = min(2 * size, most)
-        elif now - last > 4 * STRETCH_SECONDS:
-            size = 1
     progress.leave()
     aftermath.stretch = []  # An item may be large.
     part.flush(clock() - began, Final(chunk.start + done))

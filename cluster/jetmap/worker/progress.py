@@ -13,13 +13,9 @@ import os
 from collections.abc import Callable
 
 ITEM, STARTED, STOP, _BEGUN, _SKIP, _COLD, _LATEST, _DUE, _EACH, _CALL = range(10)
-# Bits of the item's number in ITEM. Above them is how many items behind it were entered with it.
+# Bits of the item's number in ITEM. Above them is how many items were entered with it.
 STRETCH_SHIFT = 48
 _NUMBER = (1 << STRETCH_SHIFT) - 1
-# Bit of ITEM that says that the item is the one in progress; else it is the first of those that
-# were entered together, and any of them may be.
-EXACT = 1 << 62
-_BEHIND = (EXACT >> STRETCH_SHIFT) - 1
 _WORDS = mmap.PAGESIZE
 _LAST_WORDS = 2  # Pages of last words: one for each of stdout and stderr.
 _SIZE = _WORDS + _LAST_WORDS * mmap.PAGESIZE
@@ -107,14 +103,9 @@ class ProgressPages:
 
     @property
     def stretch(self) -> tuple[int | None, int]:
-        """The index of the item that was entered, or None, and the number of items with it."""
+        """The index of the first item in progress, or None, and how many were entered with it."""
         word: int = self.words[ITEM]
-        return (word & _NUMBER) - 1 if word else None, ((word >> STRETCH_SHIFT) & _BEHIND) + 1
-
-    @property
-    def suspects(self) -> tuple[int | None, int]:
-        """The first item that may be in progress, or None, and how many may be."""
-        return _suspects(self.words[ITEM])
+        return (word & _NUMBER) - 1 if word else None, (word >> STRETCH_SHIFT) + 1
 
     @property
     def started_ns(self) -> int:
@@ -193,9 +184,10 @@ class ProgressPages:
         self.words[_CALL] = 0
 
     @property
-    def latest_suspects(self) -> tuple[int | None, int]:
-        """The ``suspects``, or those that were in progress last."""
-        return _suspects(self.words[ITEM] or self.words[_LATEST])
+    def latest_stretch(self) -> tuple[int | None, int]:
+        """The stretch in progress, or the one that ended last."""
+        word: int = self.words[ITEM] or self.words[_LATEST]
+        return (word & _NUMBER) - 1 if word else None, (word >> STRETCH_SHIFT) + 1
 
     def leave(self) -> None:
         self.words[_LATEST] = self.words[ITEM] or self.words[_LATEST]
@@ -219,9 +211,3 @@ class ProgressPages:
         self._view.release()
         self._map.close()
         os.close(self.fd)
-
-
-def _suspects(word: int) -> tuple[int | None, int]:
-    if not word:
-        return None, 1
-    return (word & _NUMBER) - 1, 1 if word & EXACT else (word >> STRETCH_SHIFT) + 1

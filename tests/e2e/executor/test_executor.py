@@ -254,6 +254,14 @@ def test_a_worker_that_dies_fails_its_own_call_only(pool: Executor) -> None:
     assert [future.result(PATIENCE) for future in futures] == [*range(20), *range(20)]
 
 
+def test_of_tiny_calls_that_are_begun_together_a_slow_one_holds_up_no_other(
+    pool: Executor, tmp_path: Path
+) -> None:
+    for at in (1500, 1511):
+        meet = functools.partial(calls.wait_for_the_next, at, tmp_path / str(at))
+        assert list(pool.map(meet, range(3000))) == list(range(3000))
+
+
 def test_of_tiny_calls_that_are_begun_together_the_one_that_kills_its_worker_is_known(
     pool: Executor, tmp_path: Path
 ) -> None:

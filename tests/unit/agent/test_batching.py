@@ -112,6 +112,22 @@ class Bench:
         assert self.idle == sum(slot.is_idle for slot in self.slots)
 
 
+def test_what_was_handed_on_is_not_fetched_again() -> None:
+    """Its dispatcher has cut off the items that run elsewhere, and gives no others."""
+
+    async def scenario() -> None:
+        bench = Bench(1)
+        (held,) = await bench.arrive(4 * SIZE)
+        held.handed_on = 2 * SIZE
+        bench.needed.add(held)
+        bench.slots[0].batch = None
+        await bench.compute_again([ChunkBatch([held], [SIZE, SIZE], True)])
+        assert bench.given_back == [held] and held in bench.needed
+        assert bench.begun == [[held.head.number]]
+
+    run(scenario())
+
+
 def held_chunk(number: int, count: int, function: str) -> HeldChunk:
     chunk = Chunk("m", number, 1, function, "json", 0, count, "i", None, 0.0, b"[]",
                   batch=BatchTerms(SIZE, LINGER))  # fmt: skip

@@ -48,6 +48,15 @@ def test_a_single_item_is_guilty_and_a_timeout_is_an_error_at_once() -> None:
     )
 
 
+def test_a_stretch_ends_with_its_chunk() -> None:
+    """Agents of older releases name items behind it, which have not begun."""
+    crashes = Crashes()
+    blame = after_crash(PIECE, Crash(12, "died", "", items=32), crashes, 2)
+    assert blame == Blame(apart=range(12, 13))
+    blame = after_crash(Piece(13, 1, b""), Crash(13, "died", ""), crashes, 2)
+    assert blame.error is None, "it has cost one worker"
+
+
 @pytest.mark.parametrize("attempts", [2, 3])
 def test_one_item_of_a_stretch_is_to_blame_for_it(attempts: int) -> None:
     crashes = Crashes()

@@ -22,7 +22,7 @@ from jetmap.wire.messages import Chunk, ErrorRecord, Format, Report
 from jetmap.wire.scattered import LEAST, Scattered
 from jetmap.worker.aftermath import Aftermath, WorkerAftermath
 from jetmap.worker.compute import STRETCH, Limits, compute, refuse_chunk
-from jetmap.worker.progress import EXACT, ITEM, STOP, STRETCH_SHIFT, ProgressPages
+from jetmap.worker.progress import ITEM, STOP, STRETCH_SHIFT, ProgressPages
 
 quick = examples(100)
 
@@ -116,7 +116,7 @@ class FakeProgress:
 
     def __setitem__(self, word: int, number: int) -> None:
         if word == ITEM:
-            self.sizes.append(((number & ~EXACT) >> STRETCH_SHIFT) + 1)
+            self.sizes.append((number >> STRETCH_SHIFT) + 1)
             self.entered.append((number & ((1 << STRETCH_SHIFT) - 1)) - 1)
             self.inside = True
             time.sleep(self.seconds)
@@ -360,6 +360,7 @@ def stretches_of(
 def test_tiny_items_are_entered_together(monkeypatch: pytest.MonkeyPatch) -> None:
     found, values = stretches_of(monkeypatch, 127, {})
     assert [size for _, size in found] == [1, 2, 4, 8, 16, *[STRETCH] * 3]
+    assert sum(size for _, size in found) == 127, "none behind the chunk"
     assert [first for first, _ in found] == [0, 1, 3, 7, 15, *range(31, 127, STRETCH)]
     assert values == [-item for item in range(127)]
 
@@ -381,12 +382,30 @@ def test_items_that_must_be_known_are_entered_together_and_named(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     found, values = stretches_of(monkeypatch, 127, {}, stretches=False)
-    known = {item: behind for item, behind in found}  # Each stretch's first one comes twice.
-    assert list(known) == list(range(127))
-    # What is entered with an item ends at the same one for all items of a stretch.
-    assert [known[item] for item in range(15)] == [1, 2, 1, 4, 3, 2, 1, *range(8, 0, -1)]
-    assert max(known.values()) == STRETCH
+    # The first one of a stretch is entered twice.
+    assert list(dict.fromkeys(found)) == [(item, 1) for item in range(127)]
+    assert len(found) - 127 == len([1, 2, 4, 8, 16, *[STRETCH] * 3]) - 1
     assert values == [-item for item in range(127)]
+
+
+def test_a_stop_is_obeyed_before_the_next_item_that_is_known(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One of a stretch may take long, and those behind it be computed elsewhere meanwhile."""
+
+    class Asked(FakeProgress):
+        def __getitem__(self, word: int) -> int:
+            return self.entered[-1] >= 40
+
+    clock, reports = FrozenClock(monkeypatch, {}), list[Report]()
+
+    def f(item: int) -> int:
+        return clock(item)
+
+    chunk = chunk_of(list(range(100)), "msgpack", start=0)
+    limits = Limits(value=VALUE_LIMIT, report=REPORT_LIMIT, report_seconds=3600.0)
+    compute(chunk, Function(f), Asked(), reports.append, limits)
+    assert [report.final and report.final.end for report in reports] == [40]
 
 
 @pytest.mark.parametrize(("seconds", "known"), [(1e-6, False), (1e-5, True)])
@@ -394,8 +413,8 @@ def test_items_are_named_within_a_stretch_where_that_costs_little(
     monkeypatch: pytest.MonkeyPatch, seconds: float, known: bool
 ) -> None:
     found, _ = stretches_of(monkeypatch, 60, dict.fromkeys(range(60), seconds))
-    assert (sorted({item for item, _ in found}) == list(range(60))) == known
-    assert max(size for _, size in found) == (16 if known else STRETCH)
+    assert (len({item for item, _ in found}) == 60) == known
+    assert max(size for _, size in found) == (1 if known else 29)  # What is left then.
 
 
 def test_an_item_that_leaves_work_ends_its_stretch(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -424,16 +443,36 @@ def test_the_worker_knows_the_item_within_a_stretch(stretches: bool) -> None:
 
     def look(item: int) -> None:
         seen.append(pages.item)
-        suspect, suspects = pages.suspects
-        assert suspect is not None and suspect <= item < suspect + suspects
-        assert stretches or suspects == 1, "its agent knows it, too"
         first, size = pages.stretch
-        assert first is not None and first <= item < first + size
+        assert first is not None and first <= item < first + size <= 50
+        assert stretches or size == 1, "its agent knows it, too"
 
     chunk = chunk_of(list(range(50)), "msgpack", start=0, stretches=stretches)
     limits = Limits(value=VALUE_LIMIT, report=REPORT_LIMIT, report_seconds=3600.0)
     compute(chunk, Function(look), pages, print, limits)
     assert seen == list(range(50))
+    pages.close()
+
+
+@pytest.mark.parametrize("stretches", [True, False])
+def test_what_an_item_left_is_done_while_it_is_still_known(stretches: bool) -> None:
+    """Output is marked with its item, also that of a stream that is flushed after the item."""
+    pages, seen = ProgressPages.create(), list[int | None]()
+    aftermath = WorkerAftermath()
+
+    def step() -> bool:
+        seen.append(pages.item)
+        return True  # From now on, after each item.
+
+    def body(item: int) -> None:
+        if item == 20:
+            aftermath.steps = [step]
+            aftermath.needed()
+
+    chunk = chunk_of(list(range(50)), "msgpack", start=0, stretches=stretches)
+    limits = Limits(value=VALUE_LIMIT, report=REPORT_LIMIT, report_seconds=3600.0)
+    compute(chunk, Function(body), pages, lambda report: None, limits, aftermath)
+    assert seen[1:] == list(range(21, 50))
     pages.close()
 
 

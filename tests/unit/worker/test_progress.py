@@ -57,15 +57,15 @@ def test_a_chunk_that_was_skipped_in_time_is_not_begun() -> None:
 
 def test_between_two_items_the_last_one_is_still_the_author() -> None:
     progress = ProgressPages.create()
-    assert progress.latest_suspects == (None, 1)
+    assert progress.latest_stretch == (None, 1)
     progress.enter(7)
     progress.leave()
-    assert (progress.item, progress.latest_suspects) == (None, (7, 1))
+    assert (progress.item, progress.latest_stretch) == (None, (7, 1))
     progress.leave()
-    assert progress.latest_suspects == (7, 1)
+    assert progress.latest_stretch == (7, 1)
     progress.words[ITEM] = (3 << STRETCH_SHIFT) | 9
     progress.leave()
-    assert (progress.item, progress.latest_suspects) == (None, (8, 4))
+    assert (progress.item, progress.latest_stretch) == (None, (8, 4))
     progress.close()
 
 

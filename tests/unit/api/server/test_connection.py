@@ -194,6 +194,19 @@ async def test_refusals_close_the_connection(data: bytes, slug: str) -> None:
         await server.feed()
 
 
+async def test_of_too_many_headers_few_are_kept() -> None:
+    """Those of a request that waits for the answer before it, too."""
+    many = b"GET / HTTP/1.1\r\n" + b"ab:cd\r\n" * 30_000
+    server = Server()
+    connection = server.connection
+    connection.data_received(POST + b"Content-Length: 3\r\n\r\n[1")
+    connection.data_received(b"]" + many)
+    assert len(connection._headers) <= MAX_HEADERS + 1
+    assert (await server.feed()).count(b"HTTP/1.1") == 2
+    assert server.refused == ["too-many-headers"]
+    server.leave()
+
+
 async def test_what_is_within_the_limits_is_answered() -> None:
     head = b"GET / HTTP/1.1\r\nHost: x\r\n"
     many = head + b"".join(b"x%d: y\r\n" % n for n in range(MAX_HEADERS - 5)) + b"\r\n"
