@@ -54,6 +54,15 @@ PROBES = (0.05, 0.1, 0.25, 0.6, 1.0, 3.0, 10.0, 30.0)
 class HttpConnection(asyncio.Protocol):
     """The connection of one client, made by uvicorn."""
 
+    # (With more than thirty attributes, each would be in a dictionary.)
+    __slots__ = (
+        "__weakref__", "_addresses", "_app", "_app_state", "_begun", "_current", "_direct",
+        "_drained", "_dropped", "_ended", "_ending", "_guard", "_headers", "_in_head", "_last",
+        "_limits", "_loop", "_overhead", "_parser", "_paused", "_piece", "_probe", "_queue",
+        "_received", "_refusal", "_refused", "_root_path", "_seen", "_state", "_transport",
+        "_unread", "_url", "_waiting", "is_full",
+    )  # fmt: skip
+
     def __init__(
         self,
         guard: Guard,

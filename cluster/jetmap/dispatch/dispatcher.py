@@ -273,7 +273,7 @@ class Dispatcher:
         """Return whether a map may begin now: nothing has to be waited for, or refused."""
         return (
             not self._closed
-            and not spec.overhead
+            and not spec.kwargs
             and (is_job or self.open_maps < self._options.settings.limits.max_open_maps)
             and self._connection.connected
             and spec.ref is None
