@@ -256,10 +256,11 @@ class Installation:
             except OSError as error:
                 logger.debug("the disk of %s cannot be checked: %s", directory, error)
                 continue
-            stuck = None
+            stuck, is_cramped = None, False
             if health.wants_probe(free, time.monotonic()) and self._server.running:
                 stuck = await stuck_streams(self._server.url, auth)
-            step = health.decide(free, stuck, time.monotonic())
+                is_cramped = await asyncio.to_thread(self._server.is_cramped)
+            step = health.decide(free, stuck, time.monotonic(), is_cramped=is_cramped)
             if step is DiskAction.REPORT_FULL:
                 logger.error(
                     "the disk of the store %s is full (%s bytes are free): until there is room, "
@@ -267,24 +268,16 @@ class Installation:
                     directory,
                     f"{free:,}",
                 )
-            elif step is DiskAction.REPORT_ROOM and await asyncio.to_thread(
-                self._server.is_cramped
-            ):
-                logger.warning(
-                    "the disk of the store %s has room again; restarting nats-server, which was "
-                    "started when there was none",
-                    directory,
-                )
-                self._is_mending = True
-                await self._server.end()
             elif step is DiskAction.REPORT_ROOM:
                 logger.warning("the disk of the store %s has room again", directory)
             elif step is DiskAction.RESTART:
+                why = "whose limit is from when there was little"
+                if stuck:
+                    why = f"which accepts no writes to {', '.join(sorted(stuck))} until then"
                 logger.warning(
-                    "the disk of the store %s has room again; restarting nats-server, which "
-                    "accepts no writes to %s until then",
+                    "the disk of the store %s has room again; restarting nats-server, %s",
                     directory,
-                    ", ".join(sorted(stuck or ())),
+                    why,
                 )
                 self._is_mending = True
                 await self._server.end()

@@ -136,13 +136,16 @@ class StoreHealth:
             self._is_suspect = True
         return self._is_suspect or now - self._probed >= PROBE_SECONDS
 
-    def decide(self, free: int, stuck: Collection[str] | None, now: float) -> DiskAction:
+    def decide(
+        self, free: int, stuck: Collection[str] | None, now: float, *, is_cramped: bool = False
+    ) -> DiskAction:
         """Return the action for the current state.
 
         Args:
             free: Free bytes of the disk.
             stuck: The streams that accept no writes; None if they were not checked.
             now: Seconds of a monotonic clock.
+            is_cramped: Whether the server allows itself much less than there is room for.
         """
         if stuck is not None:
             self._probed = now
@@ -151,7 +154,7 @@ class StoreHealth:
         if lacks:
             was_full, self._is_full = self._is_full, True
             return DiskAction.NOTHING if was_full else DiskAction.REPORT_FULL
-        if stuck:
+        if stuck or (is_cramped and stuck is not None and free >= ENOUGH_BYTES):
             if now - self._restarted < RESTART_SECONDS:
                 return DiskAction.NOTHING
             self._restarted = now

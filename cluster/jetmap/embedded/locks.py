@@ -25,7 +25,8 @@ def runtime_directory() -> Path:
     """
     own = os.environ.get("XDG_RUNTIME_DIR")
     fits = own and len(os.fsencode(own)) <= LONGEST - 20
-    if own and fits and Path(own).is_dir() and os.access(own, os.W_OK):
+    # (Unlike ``Path.is_dir``, this does not raise for a path that others have closed.)
+    if own and fits and os.path.isdir(own) and os.access(own, os.W_OK):  # noqa: PTH112
         directory = Path(own) / "jetmap"
     else:
         base = temporary_directory()

@@ -14,7 +14,13 @@ import msgspec
 
 from jetmap.errors import BrokerUnreachable, JetmapError, NoRoom
 from jetmap.nats import jetstream
-from jetmap.nats.answers import JetStreamError, checked, is_disk_full, lacks_room
+from jetmap.nats.answers import (
+    NO_DIRECTORY,
+    JetStreamError,
+    checked,
+    is_disk_full,
+    lacks_room,
+)
 from jetmap.nats.broker import Broker, Message, Subscription
 from jetmap.nats.errors import NoResponders
 from jetmap.nats.provision import STREAM_NOT_FOUND
@@ -368,6 +374,8 @@ class Store:
         )
         if is_disk_full(error):
             advice = FULL_DISK
+        elif error.err_code == NO_DIRECTORY:
+            advice = "Make room on its disk, or let it write to its store_dir"
         return NoRoom(
             f"the NATS server has no room for jobs: {error.description} (error {error.err_code}; "
             f"{used:,}{of} bytes are used in its file storage). {advice}",

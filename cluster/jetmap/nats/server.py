@@ -21,6 +21,8 @@ LOG_BYTES = 16 * 2**20
 # Seconds for a client to send its credentials. A process on a busy machine can take longer than the
 # server's own two.
 LOGIN_SECONDS = 30
+# Bytes of a store's limit that need not become more while the server runs.
+AMPLE_BYTES = 1 << 30
 # The beginnings of the line in which a program in Go says how it failed.
 GO_FAILS = ("fatal error: ", "panic: ", "runtime: ")
 # The name of a server whose store ends with it, and so cannot hold jobs.
@@ -151,11 +153,17 @@ class NatsServer:
             raise
 
     def is_cramped(self) -> bool:
-        """Return whether its store could take twice as much if it started now.
+        """Return whether its store has a small limit, and could have twice as much if it started
+        now.
 
-        Its limit is set when it starts, when the disk may have been full.
+        Its limit is set when it starts, when the disk may have been almost full.
         """
-        return self._store is not None and room(self._store) > 2 * self._limit
+        if self._store is None or self._limit >= AMPLE_BYTES:
+            return False
+        try:
+            return room(self._store) > 2 * self._limit
+        except OSError:
+            return False
 
     async def wait(self) -> int:
         """Wait until it has ended; return its exit code."""

@@ -165,15 +165,17 @@ def compute(
             aftermath.failed(error, refused=isinstance(error, DecodingError))
             part.fail(error)
             check_at = 0.0
-        done = part.at() - chunk.start
+        before, done = done, part.at() - chunk.start
         last, now = now, clock()
+        if behind and aftermath.due:  # What is done now is for the last of them.
+            words[ITEM] = first + done - 1
         if aftermath.due and aftermath.settle(now - last):
             due_first += now - last  # Loading at a first call is not on the items' budget.
             progress.expect(due_first, each)
-        is_known = now - last >= least * size
+        is_known = now - last >= least * (done - before)
         if aftermath.due or now - last > 4 * STRETCH_SECONDS:
             size = 1  # Some work is due after each item.
-        elif now - last < STRETCH_SECONDS:
+        elif now - last < STRETCH_SECONDS and done - before == size:
             size = min(2 * size, most)
     progress.leave()
     aftermath.stretch = []  # An item may be large.

@@ -119,6 +119,6 @@ def test_an_up_that_was_started_on_a_full_disk_has_jobs_once_there_is_room(
 
     wait_until_sync(accepted, "a job is accepted")
     wait_until_sync(lambda: over(up, jobs[-1]), "the job succeeds")
-    assert "restarting nats-server, which was started when there was none" in house.said
+    assert "has room again; restarting nats-server" in house.said
     assert up.stop() == 0
     assert "Traceback" not in house.said

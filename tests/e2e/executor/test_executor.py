@@ -265,7 +265,7 @@ def test_of_tiny_calls_that_are_begun_together_a_slow_one_holds_up_no_other(
 def test_of_tiny_calls_that_are_begun_together_the_one_that_kills_its_worker_is_known(
     pool: Executor, tmp_path: Path
 ) -> None:
-    """None of them is called twice."""
+    """It is not called again to find out."""
     for last in (1500, 1501, 1510, 1530):
         found, f = [], functools.partial(calls.die_once_at, last, tmp_path / str(last))
         with pytest.raises(BrokenProcessPool) as caught:

@@ -82,6 +82,18 @@ def test_a_disk_that_was_full_and_stopped_nothing() -> None:
     assert health.decide(ENOUGH_BYTES, [], 6) is DiskAction.NOTHING
 
 
+def test_a_server_is_restarted_as_its_disk_gets_room() -> None:
+    """Room may come little by little, and its limit is from its start."""
+    health = StoreHealth()
+    assert health.decide(0, [], 0, is_cramped=False) is DiskAction.REPORT_FULL
+    assert health.decide(ENOUGH_BYTES, [], 2, is_cramped=True) is DiskAction.RESTART
+    assert health.decide(ENOUGH_BYTES, None, 4, is_cramped=True) is DiskAction.NOTHING
+    assert health.decide(9 * ENOUGH_BYTES, [], 6, is_cramped=True) is DiskAction.NOTHING
+    later = 2 + RESTART_SECONDS
+    assert health.decide(9 * ENOUGH_BYTES, [], later, is_cramped=True) is DiskAction.RESTART
+    assert health.decide(9 * ENOUGH_BYTES, [], 2 * later, is_cramped=False) is DiskAction.NOTHING
+
+
 def test_a_disk_that_was_full_between_two_looks() -> None:
     health = StoreHealth()
     assert health.decide(ENOUGH_BYTES, [], 0) is DiskAction.NOTHING

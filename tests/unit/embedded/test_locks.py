@@ -59,6 +59,23 @@ def test_a_runtime_directory_that_is_none_is_not_used(
     assert runtime_directory() == runtime / f"jetmap-{os.getuid()}"
 
 
+def test_a_runtime_directory_that_others_have_closed_is_not_used(
+    runtime: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After ``su``, which keeps the variable, it may be another user's."""
+
+    def stat(path: object, **options: object) -> object:
+        if str(path).startswith("/run/user/0"):
+            raise PermissionError(13, "Permission denied")
+        return real(path, **options)  # type: ignore[arg-type]
+
+    real = os.stat
+    monkeypatch.setattr(os, "stat", stat)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/0")
+    monkeypatch.setattr(locks, "temporary_directory", lambda: str(runtime))
+    assert runtime_directory() == runtime / f"jetmap-{os.getuid()}"
+
+
 def test_a_runtime_directory_that_cannot_be_made_is_named(
     runtime: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -71,6 +71,12 @@ def test_a_server_that_started_on_a_full_disk_is_cramped_once_there_is_room(
     server._configuration(tmp_path, tmp_path / "log")
     assert not server.is_cramped()
     assert not NatsServer().is_cramped(), "it keeps nothing"
+    rooms.append(1 << 40)
+    server._limit = server_module.AMPLE_BYTES
+    assert not server.is_cramped(), "it has enough"
+    server._limit = 1
+    monkeypatch.setattr(server_module, "room", lambda directory: Path("/no such place").stat())
+    assert not server.is_cramped(), "it cannot be known"
 
 
 def test_a_thread_for_each_eight_cores(monkeypatch: pytest.MonkeyPatch) -> None:
