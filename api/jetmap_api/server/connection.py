@@ -186,18 +186,19 @@ class HttpConnection(asyncio.Protocol):
     def _feed(self, data: bytes) -> None:
         in_head = self._in_head
         self._piece = len(data)
+        rest: bytes | None = None
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
-            self._ignore_upgrade(data[upgrade.args[0] :])
+            rest = data[upgrade.args[0] :]
         except httptools.HttpParserError as exc:
             if not self._refused and not self._ending:
                 self._refuse(refusal_of(exc))
         else:
             if self._overhead.fed(len(data)) and not self._refused:
                 self._refuse(self._too_large(in_head))
-            elif len(self._headers) > MAX_HEADERS and not self._refused:
-                self._refuse(too_many_headers(MAX_HEADERS))
+        if rest is not None:  # (Within ``except``, an error in it would seem to come of this one.)
+            self._ignore_upgrade(rest)
 
     def _ignore_upgrade(self, rest: bytes) -> None:
         """Go on in HTTP/1.1 with a request that offers another protocol.
@@ -224,17 +225,17 @@ class HttpConnection(asyncio.Protocol):
         self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        # A trailer is ignored. Of too many headers, one more is enough to refuse them.
-        if self._in_head and len(self._headers) <= MAX_HEADERS:
-            self._headers.append((name.lower(), value))
+        if not self._in_head:
+            return  # a trailer, which is ignored
+        if len(self._headers) >= MAX_HEADERS:
+            raise too_many_headers(MAX_HEADERS)
+        self._headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         parser, headers = self._parser, self._headers
         limit = self._limits.max_header_bytes
         if self._overhead.bytes + self._piece > limit and self._head_size() > limit:
             raise self._too_large(True)
-        if len(headers) > MAX_HEADERS:
-            raise too_many_headers(MAX_HEADERS)
         self._in_head = self._begun = False
         self._overhead.progress()
         self._waiting.silent.discard(self)

@@ -201,8 +201,17 @@ async def test_of_too_many_headers_few_are_kept() -> None:
     connection = server.connection
     connection.data_received(POST + b"Content-Length: 3\r\n\r\n[1")
     connection.data_received(b"]" + many)
-    assert len(connection._headers) <= MAX_HEADERS + 1
+    assert len(connection._headers) <= MAX_HEADERS
     assert (await server.feed()).count(b"HTTP/1.1") == 2
+    assert server.refused == ["too-many-headers"]
+    server.leave()
+
+
+async def test_a_request_behind_an_offer_to_upgrade_is_refused_for_its_own_fault() -> None:
+    offer = b"Connection: upgrade\r\nUpgrade: h2c\r\nContent-Length: 3\r\n\r\n[1]"
+    many = b"GET / HTTP/1.1\r\n" + b"ab:cd\r\n" * (MAX_HEADERS + 1) + b"\r\n"
+    server = Server()
+    assert (await server.feed(POST + offer + many)).count(b"HTTP/1.1") == 2
     assert server.refused == ["too-many-headers"]
     server.leave()
 
