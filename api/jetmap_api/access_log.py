@@ -56,8 +56,7 @@ class AccessLog:
             if status >= 400 and not reason:
                 reason = reason_of(status)
             self._requests.count(status, reason)
-            if self._lines.is_on:
-                self._log(scope, status, reason, time.perf_counter() - began)
+            self._log(scope, status, reason, time.perf_counter() - began)
 
     def _log(self, scope: Scope, status: int, reason: str, seconds: float) -> None:
         quiet = scope["method"] != "POST" and route_path(scope) in QUIET_PATHS
@@ -92,17 +91,16 @@ class RequestLines:
     """The lines of the access log.
 
     rate: lines a second, 0 for none. Further requests are counted, and their number is logged.
-    is_on: whether there are any.
     """
 
     def __init__(self, rate: int) -> None:
-        self.is_on = rate > 0
+        self._is_on = rate > 0
         self._lines = Limited(logger, "requests", rate=max(1, rate), burst=2 * max(1, rate))
         self._telling: asyncio.TimerHandle | None = None
 
     def passes(self, level: int) -> bool:
         """Decide whether to write the next line; if there are too many, count it."""
-        if not self.is_on:
+        if not self._is_on:
             return False
         if self._lines.passes(level):
             return True

@@ -85,10 +85,8 @@ class Reservation:
 
     def add(self, size: int) -> None:
         """Add bytes. Raises Problem: 503, or 413 if all of the memory is too little."""
-        if self._memory.used + size > self._admission.memory_budget:
+        if not self.take(size):
             raise self._full(size)
-        self._memory.used += size
-        self.size += size
 
     def take(self, size: int) -> bool:
         """Add bytes if there is room."""

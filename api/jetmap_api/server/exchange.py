@@ -48,6 +48,9 @@ def _status_line(status: int) -> bytes:
     return b"%b%d %b\r\n" % (VERSION, status, phrase.encode())
 
 
+_FIELD = b"%b: %b\r\n".__mod__
+
+
 @lru_cache(maxsize=1024)
 def _header_lines(headers: tuple[Header, ...]) -> tuple[bytes, int | None, bool]:
     """Return the lines of an answer's headers, its length if they say it, and whether they close
@@ -69,7 +72,6 @@ def _header_lines(headers: tuple[Header, ...]) -> tuple[bytes, int | None, bool]
     return b"".join(lines), length, closes
 
 
-_FIELD = b"%b: %b\r\n".__mod__
 STATUS_LINES = {status: _status_line(status) for status in range(100, 600)}
 
 

@@ -81,7 +81,8 @@ class WaitingBatches:
     async def _compute_again(self, batches: list[ChunkBatch[HeldChunk]]) -> None:
         for batch in batches:
             if any(map(self._fetching.is_needed, batch.chunks)):
-                if batch.chunks[0].handed_on:  # Its dispatcher has fewer items by now.
+                # Its dispatcher has fewer items by now. (Such a chunk is alone in its batch.)
+                if batch.chunks[0].handed_on:
                     await self._give_back(batch.chunks)
                     batch.chunks = []
                     continue

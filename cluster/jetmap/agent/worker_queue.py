@@ -284,8 +284,10 @@ class WorkerQueue:
         lost = Lost([])
         for each in self._chunks:
             if not each.revoked:
-                died_in = crash_of if each is entry else None
-                lost.chunks.append((each.held, died_in and died_in(each, item, items)))
+                if crash_of is not None and each is entry:
+                    lost.chunks.append((each.held, crash_of(each, item, items)))
+                else:
+                    lost.chunks.append((each.held, None))
         self._chunks.clear()
         return lost
 

@@ -174,6 +174,7 @@ class ClusterState:
 
     @property
     def _session(self) -> Session:
+        # (As ``is_foreign``, of one that was started: each request asks this several times.)
         if self._opened is None or self._pid != owner.pid:
             raise ClusterClosed(FORKED if self.is_foreign else _NOT_STARTED)
         return self._opened

@@ -23,10 +23,10 @@ def runtime_directory() -> Path:
 
     Raises ConfigurationError if others could write there, or if nothing is writable.
     """
-    own = os.environ.get("XDG_RUNTIME_DIR")
-    fits = own and len(os.fsencode(own)) <= LONGEST - 20
-    # (Unlike ``Path.is_dir``, this does not raise for a path that others have closed.)
-    if own and fits and os.path.isdir(own) and os.access(own, os.W_OK):  # noqa: PTH112
+    own = os.environ.get("XDG_RUNTIME_DIR", "")
+    fits = len(os.fsencode(own)) <= LONGEST - 20
+    # (Unlike ``Path.is_dir``, ``isdir`` does not raise for a path that others have closed.)
+    if fits and os.path.isdir(own) and os.access(own, os.W_OK):  # noqa: PTH112
         directory = Path(own) / "jetmap"
     else:
         base = temporary_directory()

@@ -280,7 +280,8 @@ class Engine:
                 ref=await session.bring(function, source.name),
                 attempts=1,
                 ordered=source.is_ordered,
-                whole=bool(source.function),  # A map's results may come in steps.
+                # Results of ``Executor.map`` may come in steps, those of ``submit`` not.
+                whole=bool(source.function),
             )
             async with await session.dispatcher.open(spec, source) as running:
                 async for batch in running:

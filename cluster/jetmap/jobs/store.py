@@ -22,7 +22,7 @@ from jetmap.nats.answers import (
     lacks_room,
 )
 from jetmap.nats.broker import Broker, Message, Subscription
-from jetmap.nats.errors import NoResponders
+from jetmap.nats.errors import ADVICE, NoResponders
 from jetmap.nats.provision import STREAM_NOT_FOUND
 from jetmap.wire import subjects
 
@@ -375,7 +375,7 @@ class Store:
         if is_disk_full(error):
             advice = FULL_DISK
         elif error.err_code == NO_DIRECTORY:
-            advice = "Make room on its disk, or let it write to its store_dir"
+            advice = ADVICE[NO_DIRECTORY].capitalize()
         return NoRoom(
             f"the NATS server has no room for jobs: {error.description} (error {error.err_code}; "
             f"{used:,}{of} bytes are used in its file storage). {advice}",

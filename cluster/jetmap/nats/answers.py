@@ -10,8 +10,8 @@ import msgspec
 from jetmap.errors import BrokerRefused
 
 STREAM_FULL = 10077
-# Error numbers of a lack of room: in the account, the server, its memory or disk, or the stream.
 NO_DIRECTORY = 10049  # A stream's directory could not be made, mostly because the disk is full.
+# Error numbers of a lack of room: in the account, the server, its memory or disk, or the stream.
 NO_ROOM = frozenset((10002, 10023, 10028, 10047, NO_DIRECTORY, STREAM_FULL))
 
 

@@ -29,7 +29,8 @@ NO_AFTERMATH = Aftermath()
 REPORT_SECONDS = 0.1
 AGAIN = "again"  # Kind of the record of an item that is to be sent once more.
 # Seconds of a stretch, tiny items that are entered together (decision 0650), below which the next
-# one is twice as long. After one of four times as many seconds, items are entered one by one.
+# one is twice as long. After one of four times as many seconds, and while there is work after each
+# item, items are entered one by one.
 STRETCH_SECONDS = 100e-6
 STRETCH = 32  # Items of a stretch, at most.
 # Seconds of an item above which each one of a stretch is entered by itself all the same, which
@@ -174,7 +175,7 @@ def compute(
             progress.expect(due_first, each)
         is_known = now - last >= least * (done - before)
         if aftermath.due or now - last > 4 * STRETCH_SECONDS:
-            size = 1  # Some work is due after each item.
+            size = 1
         elif now - last < STRETCH_SECONDS and done - before == size:
             size = min(2 * size, most)
     progress.leave()
