@@ -165,6 +165,101 @@ def test_a_function_and_the_pool_are_steered_and_an_item_runs(
     tab.until("location.hash === '#hosts'")
 
 
+def test_a_question_that_is_dropped_gives_the_focus_back(
+    keys: Keyboard, long_map: list[int], shared_up: Up
+) -> None:
+    """To the button that asked, in its own row, or to the row on which a key was pressed."""
+    second: list[int] = []
+    thread = threading.Thread(
+        target=lambda: second.append(shared_up.get("/map/slow", json.dumps([0.2] * 2_000))[0])
+    )
+    thread.start()
+    tab = keys.tab
+    keys.go("g", "m")
+    tab.until("document.querySelectorAll('tr[data-id] [data-key=cancel]').length === 2")
+    cancel = "tr[data-id]:nth-of-type(2) [data-key=cancel]"
+    row = "tr:has([data-key=cancel]) a[data-row]"
+    asked = tab.do(f"document.querySelector({cancel!r}).dataset.ask")
+    keys.press(cancel)
+    tab.until("document.activeElement.dataset.act === 'no'")
+    tab.press("Escape")
+    tab.until(f"document.activeElement.dataset.ask === {asked!r}")
+    keys.reach(row)
+    wanted = tab.do("document.activeElement.hash")
+    tab.press("c")
+    tab.until("document.activeElement.dataset.act === 'no'")
+    tab.press("Escape")
+    tab.until(f"document.activeElement.hash === {wanted!r}")
+    for ended in (1, 2):
+        keys.press("tr[data-id] [data-key=cancel]")
+        keys.press(".ask [data-act=yes]")
+        wait_until_sync(lambda: len(long_map) + len(second) == ended, "it is cancelled")  # noqa: B023
+    thread.join(PATIENCE)
+    assert not thread.is_alive()
+    assert long_map + second == [409, 409]
+    tab.until(NONE_IS_OPEN)
+
+
+def test_a_question_stays_while_the_address_comes_to_name_the_same(keys: Keyboard) -> None:
+    """A link is followed later than the key after it is read; other addresses drop the question."""
+    tab = keys.tab
+    keys.go("g", "u")
+    keys.reach("a[data-row][href='#functions/double']")
+    follow = """new Promise(resolve => {
+  addEventListener('hashchange', () => resolve(), { once: true })
+  document.querySelector("a[data-row][href='#functions/%s']").click()
+  document.querySelector("[data-ask='limitfn:double']").click()
+})"""
+    tab.do(follow % "double")
+    assert tab.do("document.activeElement.dataset.field") == "limit"
+    tab.press("Escape")
+    tab.do(follow % "slow")
+    tab.until("document.querySelector('[data-ask=\"limitfn:slow\"]') !== null")
+    assert tab.do("document.querySelector('.ask')") is None
+
+
+# A page is drawn thrice; what has the focus is in both, at another place among others.
+DRAWINGS = {
+    "a banner that goes": (
+        "<p data-key=banner>Away</p><div data-key=view><button id=b>B</button></div>",
+        "<div data-key=view><button id=b>B</button></div>",
+    ),
+    "a word that goes": (
+        "<h2>Name</h2><span>paused</span><div data-key=acts><button id=b>B</button></div>",
+        "<h2>Name</h2><div data-key=acts><button id=b>B</button></div>",
+    ),
+    "rows in another order": (
+        "<p data-key=1>1</p><p data-key=2>2</p><p data-key=3><button id=b>B</button></p>"
+        "<p data-key=4>4</p>",
+        "<p data-key=5>5</p><p data-key=3><button id=b>B</button></p><p data-key=4>4</p>"
+        "<p data-key=2>2</p><p data-key=1>1</p>",
+    ),
+    "buttons before it": (
+        "<button data-key=cancel id=b>Cancel</button>",
+        "<button data-key=steer>Pause</button><button data-key=limit>Limit</button>"
+        "<button data-key=cancel id=b>Cancel</button>",
+    ),
+}
+
+
+@pytest.mark.parametrize("before, after", DRAWINGS.values(), ids=list(DRAWINGS))
+def test_what_is_drawn_anew_keeps_the_focus(keys: Keyboard, before: str, after: str) -> None:
+    script = """(async () => {
+  const { draw, h } = await import(document.documentElement.dataset.root + '/assets/ui/dom.js')
+  const place = document.body.appendChild(document.createElement('div')), seen = []
+  for (const html of [%s]) {
+    const fresh = Object.assign(document.createElement('div'), { innerHTML: html })
+    draw(place, Object.assign(h``, { text: html }))
+    if (!seen.length) place.querySelector('#b').focus()
+    seen.push([place.isEqualNode(fresh), document.activeElement.id])
+  }
+  place.remove()
+  return seen
+})()"""
+    seen = keys.tab.do(script % ", ".join(json.dumps(html) for html in (before, after, before)))
+    assert seen == [[True, "b"]] * 3
+
+
 def test_themes_help_and_the_content_are_reached(keys: Keyboard) -> None:
     tab = keys.tab
     keys.press(".skip")

@@ -167,15 +167,16 @@ function setPause(id, on) {
   const m = openMap(id)
   if (m && !away()) act(id, on ? 'Pausing' : 'Resuming', `${pathOf(m, id)}/${on ? 'pause' : 'resume'}`, undefined, on ? `Paused ${id.slice(-6)}. Chunks under way finish.` : `Resumed ${id.slice(-6)}.`, () => { const now = openMap(id); return !now || isPaused(now) === on })
 }
-let before = null
+let back = ''   // What has the focus again once a question is dropped: the button that asked, or the row of a key press.
 function startAsk(key) {
-  before = document.activeElement?.closest('tr[data-key], [data-key]')?.dataset.key ?? null
+  const at = document.activeElement, row = at?.closest('tr[data-key]')?.dataset.key
+  back = row && at.dataset.ask !== key ? `tr[data-key="${CSS.escape(row)}"] [data-row]` : `[data-ask="${CSS.escape(key)}"]`
   ui.ask = key; render()
   ;($('.ask input', main) ?? $('.ask [data-act=no]', main))?.focus()
 }
 function dropAsk() {
   ui.ask = ''; render()
-  if (before) ($(`[data-key="${CSS.escape(before)}"] [data-act=ask]`, main) ?? $(`[data-key="${CSS.escape(before)}"] [data-row]`, main))?.focus()
+  $(back, main)?.focus()
 }
 const acts = {
   theme: () => setTheme(page.dataset.theme === 'dark' ? 'light' : 'dark', true),
@@ -297,7 +298,9 @@ function route() {
   const [view, id] = location.hash.slice(1).split('/'), old = ui.view
   let name = ''
   try { name = decodeURIComponent(id ?? '') } catch { /* not an address of ours */ }
-  Object.assign(ui, { view: Object.hasOwn(views, view) ? view : 'now', id: name, ask: '' })
+  Object.assign(ui, { view: Object.hasOwn(views, view) ? view : 'now', id: name })
+  // A link that was followed is heard of late: what was asked meanwhile of the thing that it names stays.
+  if (!name || !ui.ask.endsWith(`:${name}`)) ui.ask = ''
   // A filter belongs to its view; some links bring one along.
   const isBack = (ui.view === 'maps' && old === 'map') || (ui.view === 'map' && old === 'maps')
   if (old !== ui.view && !ui.carries && !isBack) ui.find = ''

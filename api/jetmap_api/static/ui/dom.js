@@ -11,19 +11,33 @@ const holder = document.createElement('template')
 export function draw(from, html) { holder.innerHTML = flat(html); morph(from, holder.content) }
 
 function morph(from, to) {
-  const keyed = new Map()
+  const keyed = new Map(), wanted = new Set()
   for (const c of from.children) if (c.dataset.key) keyed.set(c.dataset.key, c)
+  for (const c of to.children) if (c.dataset.key) wanted.add(c.dataset.key)
   let at = from.firstChild
   for (const want of [...to.childNodes]) {
     const key = want.nodeType === 1 ? want.dataset.key : undefined
     const have = key ? keyed.get(key) : at
     if (have && have.nodeName === want.nodeName && (key || have.nodeType !== 1 || !have.dataset.key)) {
-      if (have !== at) from.insertBefore(have, at)
+      if (have !== at) at = clear(from, at, have, wanted)
+      if (have !== at) bring(from, at, have)
       if (have.nodeType === 3) { if (have.data !== want.data) have.data = want.data } else if (!have.isEqualNode(want)) adopt(have, want)
       at = have.nextSibling
     } else from.insertBefore(want, at)
+    if (key) { wanted.delete(key); keyed.delete(key) }
   }
   while (at) { const next = at.nextSibling; at.remove(); at = next }
+}
+// Remove what stands before an element and is not wanted any more. Return what then stands first.
+function clear(from, at, have, wanted) {
+  while (at && at !== have && !wanted.has(at.dataset?.key)) { const next = at.nextSibling; at.remove(); at = next }
+  return at
+}
+// Put an element before another. What is moved loses its focus, so that the others move where it has it.
+function bring(from, at, have) {
+  if (!have.contains(document.activeElement)) return from.insertBefore(have, at)
+  const after = have.nextSibling
+  while (at !== have) { const next = at.nextSibling; from.insertBefore(at, after); at = next }
 }
 function adopt(have, want) {
   const isCanvas = have.nodeName === 'CANVAS'

@@ -140,12 +140,12 @@ function mapActs(m) {
   const key = m.id
   if (ui.busy.has(key)) return busy(key)
   // What was asked may have become pointless: somebody else was faster, or the map has ended.
-  if (!isOpen(m)) return m.kind === 'job' && m.failed && m.state !== 'withdrawn' ? (ui.ask === `retry:${key}` ? askAgain(key) : h`<div class="acts" data-key="acts"><button data-act="ask" data-ask="retry:${key}" aria-label="Run failed again, the items of ${key}"${off()}>Run failed again</button></div>`) : ''
+  if (!isOpen(m)) return m.kind === 'job' && m.failed && m.state !== 'withdrawn' ? (ui.ask === `retry:${key}` ? askAgain(key) : h`<div class="acts" data-key="acts"><button data-key="retry" data-act="ask" data-ask="retry:${key}" aria-label="Run failed again, the items of ${key}"${off()}>Run failed again</button></div>`) : ''
   if (ui.ask === `cancel:${key}`) return ask(ui.ask, `Cancel ${key.slice(-6)}? ${plural(m.done, 'outcome')} ${m.kind === 'job' ? 'stay' : 'went out already'}.`, `Cancel the ${m.kind}`)
   if (ui.ask === `limit:${key}`) return ask(ui.ask, 'Cores at most', 'Set', h`<input type="number" min="1" max="100000" data-field="limit" value="${m.limit ?? ''}" placeholder="no limit" aria-label="Cores at most">`)
 
   const steers = m.kind === 'job' || m.state !== 'waiting' || m.waits !== 'workers'
-  return h`<div class="acts" data-key="acts">${steers && h`<button data-act="${isPaused(m) ? 'resume' : 'pause'}" data-id="${key}" aria-label="${isPaused(m) ? 'Resume' : 'Pause'} ${key}"${off()}>${isPaused(m) ? 'Resume' : 'Pause'}</button><button data-act="ask" data-ask="limit:${key}" aria-label="Limit the cores of ${key}"${off()}>Limit</button>`}<button data-act="ask" data-ask="cancel:${key}" aria-label="Cancel ${key}"${off()}>Cancel</button></div>`
+  return h`<div class="acts" data-key="acts">${steers && h`<button data-key="steer" data-act="${isPaused(m) ? 'resume' : 'pause'}" data-id="${key}" aria-label="${isPaused(m) ? 'Resume' : 'Pause'} ${key}"${off()}>${isPaused(m) ? 'Resume' : 'Pause'}</button><button data-key="limit" data-act="ask" data-ask="limit:${key}" aria-label="Limit the cores of ${key}"${off()}>Limit</button>`}<button data-key="cancel" data-act="ask" data-ask="cancel:${key}" aria-label="Cancel ${key}"${off()}>Cancel</button></div>`
 }
 const progress = m => m.total ? bar([[(m.done - m.failed) / m.total, isOpen(m) ? 'var(--fill)' : 'var(--edge)'], [Math.max(m.failed / m.total, m.failed ? 0.006 : 0), 'var(--bad)']]) : h`<svg class="bar" viewBox="0 0 100 6" preserveAspectRatio="none" aria-hidden="true"><rect width="100" height="6" fill="var(--edge)" opacity=".5"/></svg>`
 function mapsView() {
@@ -291,7 +291,7 @@ function functionActs(f) {
   if (ui.busy.has(key)) return busy(key)
   if (ui.ask === `pausefn:${f.name}` && !f.paused) return ask(ui.ask, `Pause ${f.name} for all its callers? Nothing new of it starts until somebody resumes it; maps wait until their timeout.`, 'Pause the function')
   if (ui.ask === `limitfn:${f.name}`) return ask(ui.ask, 'Cores at most, in the pool', 'Set', h`<input type="number" min="1" max="100000" data-field="limit" value="${f.limit === f.declared ? '' : f.limit ?? ''}" placeholder="${f.declared == null ? 'no limit' : `${f.declared}, in its code`}" aria-label="Cores at most, in the pool">`)
-  return h`<div class="acts" data-key="acts">${f.paused ? h`<button data-act="fnresume" data-id="${f.name}" aria-label="Resume ${f.name}"${off()}>Resume</button>` : h`<button data-act="ask" data-ask="pausefn:${f.name}" aria-label="Pause ${f.name}"${off()}>Pause</button>`}<button data-act="ask" data-ask="limitfn:${f.name}" aria-label="Limit the cores of ${f.name}"${off()}>Limit</button></div>`
+  return h`<div class="acts" data-key="acts">${f.paused ? h`<button data-key="steer" data-act="fnresume" data-id="${f.name}" aria-label="Resume ${f.name}"${off()}>Resume</button>` : h`<button data-key="steer" data-act="ask" data-ask="pausefn:${f.name}" aria-label="Pause ${f.name}"${off()}>Pause</button>`}<button data-key="limit" data-act="ask" data-ask="limitfn:${f.name}" aria-label="Limit the cores of ${f.name}"${off()}>Limit</button></div>`
 }
 function hostsOf(digest, k) {
   const names = [...new Set(world.hosts.filter(x => x.code === digest && x.state !== 'gone').map(x => x.name))]
