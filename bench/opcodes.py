@@ -1,8 +1,9 @@
 """Count the opcodes of a request: ``python -m bench.opcodes [CHECKOUT]``.
 
-A steady measure on a machine that others use, too: how many instructions of Python the gateway and
-the agent run for one ``POST /map`` of an empty item, and in which functions. What C does between
-them is not in it. Tracing slows a process fifty times, so requests a second mean nothing here.
+A steady measure on a machine that others use, too: how many instructions of Python the gateway, the
+agent and the workers run for one ``POST /map`` of an empty item, and in which functions. What C
+does between them is not in it. Tracing slows a process fifty times, so requests a second mean
+nothing here.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
@@ -23,22 +26,32 @@ import uvloop
 from .servers import ROOT, Server, gateway_server, processes
 from .wire import hammer, request
 
-PARTS = ("gateway", "agent")
+PARTS = ("gateway", "agent", "workers")
 CONNECTIONS = (1, 16)
 
 Row = tuple[str, float, float]  # A function, its opcodes, its calls.
 
 
-async def _counted(process: psutil.Process, server: Server, counts: Path, load: Load) -> list[Row]:
-    process.send_signal(signal.SIGUSR1)
+async def _counted(
+    processes: Sequence[psutil.Process], server: Server, counts: Path, load: Load
+) -> list[Row]:
+    """Count in all of these processes at once."""
+    for process in processes:
+        process.send_signal(signal.SIGUSR1)
     found = await asyncio.to_thread(load.run, server)
-    process.send_signal(signal.SIGUSR2)
-    # Another process writes it.
-    while not (written := counts / str(process.pid)).exists():  # noqa: ASYNC110
-        await asyncio.sleep(0.1)
-    rows = json.loads(written.read_text())
-    written.unlink()
-    return [(name, opcodes / found, calls / found) for name, opcodes, calls in rows]
+    for process in processes:
+        process.send_signal(signal.SIGUSR2)
+    opcodes, calls = Counter[str](), Counter[str]()
+    for process in processes:
+        path = counts / str(process.pid)
+        # Another process writes it.
+        while not path.exists():  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
+        for name, steps, entries in json.loads(path.read_text()):
+            opcodes[name] += steps
+            calls[name] += entries
+        path.unlink()
+    return [(name, opcodes[name] / found, calls[name] / found) for name in calls]
 
 
 class Load:
@@ -59,7 +72,7 @@ async def main() -> None:
     """Count, and print a table of the processes and one of their functions."""
     parser = argparse.ArgumentParser(prog="python -m bench.opcodes", description=__doc__)
     parser.add_argument("checkout", type=Path, nargs="?", help="another checkout's root")
-    parser.add_argument("--seconds", type=float, default=6.0, help="of each of four loads (6)")
+    parser.add_argument("--seconds", type=float, default=6.0, help="of each of six loads (6)")
     parser.add_argument("--functions", type=int, default=0, help="rows of functions (none)")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
@@ -80,8 +93,9 @@ async def main() -> None:
                 await asyncio.to_thread(load.run, server)
             found = processes(server)
             for part in PARTS:
-                (process,) = found[part]
-                counted = [await _counted(process, server, Path(directory), load) for load in loads]
+                counted = [
+                    await _counted(found[part], server, Path(directory), load) for load in loads
+                ]
                 print(f"| {part:27} |", " | ".join(map(_total, counted)), "|", flush=True)
                 for name, opcodes, calls in sorted(counted[-1], key=lambda row: -row[1])[
                     : chosen.functions

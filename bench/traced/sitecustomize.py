@@ -27,11 +27,14 @@ class Counter:
         self._opcodes: dict[CodeType, int] = {}
         self._calls: dict[CodeType, int] = {}
 
-    def begin(self, *_: object) -> None:
-        """Count in each frame that is entered, or resumed, from now on."""
+    def begin(self, _: int, frame: FrameType | None) -> None:
+        """Count from now on, also in what runs: the loop of a worker never returns."""
         self._opcodes.clear()
         self._calls.clear()
         sys.settrace(self._on_call)
+        while frame is not None:
+            frame.f_trace = self._on_call(frame, "call", None)
+            frame = frame.f_back
 
     def end(self, *_: object) -> None:
         """Write the counts to a file that is named after the process."""
