@@ -1,4 +1,4 @@
-"""The machine: cores, memory, cgroups, pinning, death with the parent, a child's environment."""
+"""The machine: cores, memory, pinning, death with the parent, a child's environment."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+
+from . import cgroups
 
 # The names under which a script's own module is known, here and in a worker.
 MAIN = ("__main__", "__mp_main__")
@@ -201,80 +203,27 @@ def allowed_cpus() -> list[int]:
     return list(range(os.cpu_count() or 1))
 
 
-def quota() -> float | None:
-    """Return the cgroup's CPU quota in cores, or None if there is none (v2, then v1)."""
-    limits = []
-    for directory in _cgroup_directories():
-        try:
-            limit, period = (directory / "cpu.max").read_text().split()
-            if limit != "max":
-                limits.append(int(limit) / int(period))
-        except (OSError, ValueError):
-            continue
-    try:
-        base = Path("/sys/fs/cgroup/cpu")
-        limit_us = int((base / "cpu.cfs_quota_us").read_text())
-        period_us = int((base / "cpu.cfs_period_us").read_text())
-        if limit_us > 0:
-            limits.append(limit_us / period_us)
-    except (OSError, ValueError):
-        pass  # No such controller: version 2, or no cgroups at all.
-    return min(limits, default=None)
-
-
 def memory() -> int:
-    """Return the bytes of memory of this machine, or of its cgroup if that has fewer (v2, v1)."""
-    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    files = [directory / "memory.max" for directory in _cgroup_directories()]
-    for file in (*files, Path("/sys/fs/cgroup/memory/memory.limit_in_bytes")):
-        try:
-            limits.append(int(file.read_text()))
-        except (OSError, ValueError):
-            continue  # No such controller, or "max".
-    return min(limits)
+    """Return the bytes of memory of this machine, or of its cgroup if that has fewer."""
+    return min([os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), *cgroups.memory_limits()])
 
 
 def free_memory() -> int:
-    """Return the bytes that new processes may take on this machine, or in its cgroup (v2)."""
+    """Return the bytes that new processes may take on this machine, or in its cgroup."""
     import psutil
 
-    free = [int(psutil.virtual_memory().available)]
-    for directory in _cgroup_directories():
-        try:
-            limit = int((directory / "memory.max").read_text())
-            used = int((directory / "memory.current").read_text())
-            lines = (directory / "memory.stat").read_text().splitlines()
-        except (OSError, ValueError):
-            continue  # No such controller, or "max".
-        counts = dict(line.split() for line in lines)
-        free.append(limit - used + int(counts.get("inactive_file", 0)))
-    return min(free)
+    return min([int(psutil.virtual_memory().available), *cgroups.free_memory()])
 
 
 def memory_kills() -> int:
     """Return how many processes the kernel killed for want of memory, in this cgroup or at all."""
-    for file in [d / "memory.events" for d in _cgroup_directories()] + [Path("/proc/vmstat")]:
-        try:
-            lines = file.read_text().splitlines()
-        except OSError:
-            continue  # The root cgroup has no such file.
-        for line in lines:
-            name, _, count = line.partition(" ")
-            if name == "oom_kill":
-                return int(count)
-    return 0
-
-
-def _cgroup_directories() -> list[Path]:
-    """List this process's cgroup and its parents; each may have a limit."""
-    root = Path("/sys/fs/cgroup")
+    if (kills := cgroups.memory_kills()) is not None:
+        return kills
     try:
-        lines = Path("/proc/self/cgroup").read_text().splitlines()
+        lines = Path("/proc/vmstat").read_text().splitlines()
     except OSError:
-        return [root]
-    own = next((line[3:] for line in lines if line.startswith("0::")), "/").lstrip("/")
-    path = root / own
-    return [path, *[p for p in path.parents if p == root or root in p.parents]]
+        return 0  # Not Linux.
+    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
 
 
 def choose_cores(wanted: str | int | None) -> list[int | None]:
@@ -289,13 +238,13 @@ def choose_cores(wanted: str | int | None) -> list[int | None]:
     if _is_number(text) and int(text) > 0:
         count = int(text)
     elif not text:
-        limit = quota()
+        limit = cgroups.quota()
         count = len(allowed)
         if limit is not None and limit < count:
             return [None] * max(1, int(limit))
     else:
         return list(_listed(text, allowed))
-    limit = quota()
+    limit = cgroups.quota()
     if count > len(allowed) or (limit is not None and limit < len(allowed)):
         return [None] * count
     return list(allowed[:count])

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hypotheses import examples
-from jetmap import machine
+from jetmap import cgroups, machine
 from jetmap.errors import ConfigurationError
 from jetmap.machine import advice_for, working_directory
 
@@ -27,56 +27,10 @@ masks = st.sets(st.integers(0, 31), min_size=1, max_size=8).map(sorted)
 quotas = st.none() | st.floats(0.1, 40)
 
 
-@pytest.fixture
-def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty directory that stands for the host's root."""
-    monkeypatch.setattr(machine, "Path", lambda path: tmp_path / str(path).lstrip("/"))
-    return tmp_path
-
-
-def write(root: Path, path: str, text: str) -> None:
-    file = root / path.lstrip("/")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(text)
-
-
-def test_no_cgroups_no_quota(host: Path) -> None:
-    assert machine.quota() is None
-
-
-@pytest.mark.parametrize(
-    ("own", "inner", "outer", "expected"),
-    [
-        ("/a/b", "150000 100000", "max 100000", 1.5),
-        ("/a/b", "max 100000", "50000 100000", 0.5),
-        ("/a/b", "400000 100000", "200000 100000", 2.0),
-        ("/a/b", "max 100000", "max 100000", None),
-        ("/", "", "300000 100000", 3.0),
-        ("/a/b", "what is this", "300000 100000", 3.0),
-    ],
-)
-def test_the_tightest_quota_of_all_parents_holds(
-    host: Path, own: str, inner: str, outer: str, expected: float | None
-) -> None:
-    write(host, "/proc/self/cgroup", f"1:name=systemd:/x\n0::{own}\n")
-    if inner:
-        write(host, f"/sys/fs/cgroup{own}/cpu.max", inner + "\n")
-    write(host, "/sys/fs/cgroup/cpu.max", outer + "\n")
-    assert machine.quota() == expected
-
-
-@pytest.mark.parametrize(("quota", "expected"), [("250000", 2.5), ("-1", None), ("", None)])
-def test_version_one_of_cgroups(host: Path, quota: str, expected: float | None) -> None:
-    write(host, "/proc/self/cgroup", "4:cpu,cpuacct:/docker/x\n")
-    write(host, "/sys/fs/cgroup/cpu/cpu.cfs_quota_us", quota)
-    write(host, "/sys/fs/cgroup/cpu/cpu.cfs_period_us", "100000")
-    assert machine.quota() == expected
-
-
 def choose(wanted: str | int | None, mask: list[int], quota: float | None) -> list[int | None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(machine, "allowed_cpus", lambda: mask)
-        patch.setattr(machine, "quota", lambda: quota)
+        patch.setattr(cgroups, "quota", lambda: quota)
         return machine.choose_cores(wanted)
 
 
@@ -158,7 +112,7 @@ def test_the_heap_is_kept_unless_the_user_tunes_it() -> None:
 
 FREED = """
 import resource, sys
-from jetmap import machine
+from jetmap import cgroups, machine
 if sys.argv[1] == "keep":
     machine.keep_heap()
 for _ in range(100):

@@ -9,6 +9,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from jetmap.errors import ConfigurationError, JetmapError
+from jetmap.standard_streams import hold_closed
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -58,21 +59,8 @@ class _Stderr(io.FileIO):
 def prepare() -> None:
     """Open the null device for closed streams; make failures of stdout recognizable, and those of
     stderr harmless.
-
-    Otherwise the next file or socket would get the descriptor of a closed stream, and output would
-    be written there.
     """
-    for fd in range(3):
-        try:
-            os.fstat(fd)
-        except OSError:
-            _closed.add(fd)
-            # Reading it still fails.
-            null = os.open(os.devnull, os.O_WRONLY)
-            if null != fd:
-                os.dup2(null, fd)
-                os.close(null)
-            os.set_inheritable(fd, True)
+    _closed.update(hold_closed())
     if os.environ.get("COLUMNS", "").strip("0") == "":
         os.environ.pop("COLUMNS", None)  # Rich believes a width of 0, and prints nothing at all.
     before, errors = sys.stdout, sys.stderr

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar, cast
 from jetmap.dispatch.outcomes import Outcome, X, Y
 from jetmap.errors import ClusterClosed
 from jetmap.functions.advice import START, refusing
+from jetmap.standard_streams import hold_closed
 
 from .in_worker import refuse_in_worker
 from .owner import process_id
@@ -67,6 +68,7 @@ class BlockingCluster:
 
     def _start(self) -> None:
         refuse_in_worker(starting=True)
+        hold_closed()
         loop = asyncio.new_event_loop()
         self._own_loop = loop
         self._thread = threading.Thread(target=_run, args=(loop,), name="jetmap", daemon=True)

@@ -31,6 +31,7 @@ from jetmap.functions.function import Function
 from jetmap.import_path import note_hiding_files
 from jetmap.machine import THREAD_VARIABLES, choose_cores
 from jetmap.settings import Settings
+from jetmap.standard_streams import hold_closed
 
 from . import remote
 from .blobs import Blobs
@@ -196,6 +197,7 @@ class Engine:
 
     def _run(self) -> None:
         failure = ExecutorBroken("the executor's thread has ended")
+        hold_closed()
         try:
             with asyncio.Runner(loop_factory=_new_loop) as runner:
                 runner.run(self._serve())
@@ -312,6 +314,10 @@ class Engine:
         self._sources.discard(source := self._maps.pop(task))
         if task.cancelled():  # Before it began.
             source.on_end(self.broken or ExecutorBroken("the workers were ended"))
+        elif (error := task.exception()) is not None:  # Such as SystemExit of a future's callback.
+            failure = ExecutorBroken("the executor's thread has ended")
+            failure.__cause__ = error
+            source.on_end(self.broken or failure)
         self._end_if_idle()
 
     def _break(self, failure: ExecutorBroken) -> None:

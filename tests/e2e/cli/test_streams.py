@@ -88,23 +88,24 @@ def test_a_worker_without_streams(house: House) -> None:
 
 
 SCRIPT = """
-import sys
 from pathlib import Path
 from functions import empty
-from jetmap import Cluster
+from jetmap import Cluster, Executor
 if __name__ == "__main__":
-    with Cluster().sync as cluster:
-        Path("values").write_text(repr(cluster.map(empty, [1, 2])))
+    with MADE as cluster:
+        Path("values").write_text(repr(list(cluster.map(empty, [1, 2]))))
 """
 
 
-def test_a_program_without_streams(tmp_path: Path) -> None:
-    (tmp_path / "script.py").write_text(SCRIPT)
+@pytest.mark.parametrize("made", ["Cluster().sync", "Executor(1)"])
+@pytest.mark.parametrize(
+    "closed", ["<&- >&- 2>&-", "<&-", pytest.param("2>&-", marks=pytest.mark.slow)]
+)
+def test_a_program_without_streams(tmp_path: Path, made: str, closed: str) -> None:
+    (tmp_path / "script.py").write_text(SCRIPT.replace("MADE", made))
     here = str(HERE)
     with nothing_left():
-        line = (
-            f"PYTHONPATH={shlex.quote(here)} {shlex.quote(sys.executable)} script.py <&- >&- 2>&-"
-        )
+        line = f"PYTHONPATH={shlex.quote(here)} {shlex.quote(sys.executable)} script.py {closed}"
         done = subprocess.run(["sh", "-c", line], cwd=tmp_path, timeout=PATIENCE)
     assert done.returncode == 0
     assert (tmp_path / "values").read_text() == "[1, 2]"

@@ -38,6 +38,39 @@ open("gate", "w").close()
 """
 
 
+def test_a_callback_that_ends_the_executors_thread_fails_all_other_calls(tmp_path: Path) -> None:
+    """Those of ``submit`` and of ``map``, which would wait for ever."""
+    with nothing_left():
+        done = run_python(EXITING, cwd=tmp_path)
+    assert (done.returncode, done.stdout.split()) == (0, ["ExecutorBroken"] * 4), done.stderr
+    assert "internal error: an executor ends" in done.stderr
+
+
+EXITING = """
+import os, sys, time
+from jetmap import Executor
+from jetmap.errors import ExecutorBroken
+
+def wait(gate):
+    while not os.path.exists(gate):
+        time.sleep(0.01)
+
+executor = Executor(2)
+executor.submit(wait, ".").result()
+first = executor.submit(wait, "gate")
+first.add_done_callback(lambda future: sys.exit(3))
+others = [executor.submit(wait, "never") for _ in range(2)]
+values = executor.map(wait, ["never"] * 2)
+open("gate", "w").close()
+next_call = lambda: executor.submit(wait, ".").result()
+for result in [*(future.result for future in others), values.__next__, next_call]:
+    try:
+        result()
+    except ExecutorBroken as error:
+        print(type(error).__name__)
+"""
+
+
 @pytest.mark.parametrize("reads", [False, True])
 def test_calls_of_workers_that_cannot_start_are_reported_once(reads: bool, tmp_path: Path) -> None:
     with nothing_left():
