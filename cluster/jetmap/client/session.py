@@ -101,7 +101,7 @@ class Session:
             membership = up = joining = None
             timeout = settings.workers.start_timeout
             if private is None and settings.broker.nats_url is not None:
-                from jetmap.nats.connection import CONNECT_SECONDS
+                from jetmap.nats.dialing import CONNECT_SECONDS
 
                 servers, auth = settings.broker.servers(), Auth.of(settings)
                 timeout = CONNECT_SECONDS
@@ -158,6 +158,7 @@ class Session:
             if membership is not None:
                 membership.on_renewed(session._moved)
                 membership.on_failed(dispatcher.agents.look_again)
+                dispatcher.agents.own(session._are_starting, settings.workers.start_timeout)
             if up is not None:
                 parts.push_async_callback(up.close)
                 up.watch(session)
@@ -269,6 +270,16 @@ class Session:
         """Follow to a new keeper, which usually has the same address."""
         if self._membership is not None:
             self.connection.move(list(self._membership.servers))
+
+    def _are_starting(self) -> bool:
+        """Return whether an embedded cluster has no agent, since its next keeper starts."""
+        roster, membership = self.dispatcher.roster, self._membership
+        return (
+            membership is not None
+            and membership.failed is None
+            and roster.failure is None
+            and not any(p.offer and not p.draining for p in roster.agents)
+        )
 
     async def _wait_for_workers(self, timeout: float) -> None:
         roster, membership, up = self.dispatcher.roster, self._membership, self._up

@@ -143,6 +143,17 @@ class AgentTracker:
         self._waiters = 0  # How many wait for an announcement.
         self._announced = asyncio.Event()
         self._digests = Digests()
+        self._are_starting: Callable[[], bool] = lambda: False
+        self._start_timeout = 0.0
+
+    def own(self, are_starting: Callable[[], bool], timeout: float) -> None:
+        """Know that the pool has no other workers than an embedded cluster's.
+
+        Args:
+            are_starting: Whether they are started anew at the moment.
+            timeout: Seconds that they get for it.
+        """
+        self._are_starting, self._start_timeout = are_starting, timeout
 
     async def subscribe(self) -> Subscription:
         return await self._connection.subscribe(
@@ -207,6 +218,11 @@ class AgentTracker:
         """Make the error for a function that no live worker has."""
         if (strangers := self.roster.strangers) and not self.roster.offers(function).newest:
             return NoWorkers(mismatch(function, self._pool, strangers))
+        if self._are_starting():
+            return NoWorkers(
+                "the embedded cluster is started anew, and no worker of it was ready after "
+                f"{self._start_timeout:g} s (start_timeout): their imports take longer, or hang"
+            )
         return NoWorkers(
             f"no worker that has {function!r} is alive in pool {self._pool!r}; start one: "
             "jetmap worker TASKS --nats URL"
@@ -236,14 +252,28 @@ class AgentTracker:
             await self.wait_for(met, patience)
 
     async def find(self, function: str, ref: FunctionRef | None, patience: float) -> None:
-        """Wait up to ``patience`` seconds for an offer; raise the error that its absence means."""
+        """Wait up to ``patience`` seconds for an offer; raise the error that its absence means.
+
+        While the workers of an embedded cluster are started anew, it gets the time that this takes.
+        """
+
+        def is_offered() -> bool:
+            return self.roster.offer(function, ref) is not None
+
         if (failed := self.broken(function, ref)) is not None:
             raise failed
-        if self.roster.offer(function, ref) is not None:
+        if is_offered():
             return
         await self.ping()
-        if await self.wait_for(lambda: self.roster.offer(function, ref) is not None, patience):
+        if await self.wait_for(is_offered, patience):
             return
+        if self._are_starting():
+            await self.wait_for(
+                lambda: is_offered() or not self._are_starting(), self._start_timeout
+            )
+            # Those that have come may have to be asked for a function that they do not know yet.
+            if await self.wait_for(is_offered, patience):
+                return
         if (failed := self.failure(function)) is not None:
             raise failed
         if (misfit := self.misfit(ref)) is not None:

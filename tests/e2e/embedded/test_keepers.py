@@ -82,6 +82,39 @@ if __name__ == "__main__":
 """
 
 
+def test_a_map_waits_for_the_workers_of_the_next_keeper(tmp_path: Path) -> None:
+    """Their imports take longer than a map waits for workers of others."""
+    (tmp_path / "late.py").write_text(LATE)
+    with nothing_left():
+        done = run_python(REPLACED, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split("\n") == ["[1, 4]", "[9]", ""]
+
+
+LATE = """
+import time
+from jetmap import task
+time.sleep(2.5)
+
+@task
+def square(n: int) -> int:
+    return n * n
+"""
+REPLACED = """
+import os, signal, time
+from jetmap import Cluster
+import late
+
+if __name__ == "__main__":
+    with Cluster(tasks="late.py", share=False, cores=1).sync as cluster:
+        print(cluster.map(late.square, [1, 2]), flush=True)
+        os.kill(cluster.workers[0].pid, signal.SIGTERM)
+        while cluster.workers:
+            time.sleep(0.01)
+        print(cluster.map(late.square, [3]))
+"""
+
+
 @pytest.mark.slow
 async def test_a_killed_keeper_is_replaced() -> None:
     with nothing_left() as mark:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import msgspec
 import pytest
 
 from dispatching import FUNCTION, presence
@@ -13,12 +14,13 @@ from jetmap.dispatch.map_spec import MapSpec
 from jetmap.errors import (
     BrokerUnreachable,
     LimitExceeded,
+    NoWorkers,
     TooManyMaps,
     UnknownFunction,
 )
 from jetmap.nats.memory import MemoryBroker
 from jetmap.wire import subjects
-from jetmap.wire.messages import encode
+from jetmap.wire.messages import FunctionRef, encode
 from jetmap.wire.presence import Presence
 from virtual_time import run as in_virtual_time
 
@@ -67,6 +69,32 @@ def test_a_function_that_nobody_announces_is_unknown() -> None:
         assert door.admission.waiting == 0
 
     in_virtual_time(scenario())
+
+
+def test_a_map_waits_while_an_embedded_cluster_is_started_anew() -> None:
+    """It gets as long as the start may take, and a sentence about that if it takes longer."""
+
+    async def scenario() -> None:
+        door = Door()
+        await door.agents.subscribe()
+        door.agents.own(lambda: not door.agents.roster.agents, 60.0)
+        admitted = asyncio.ensure_future(door.admission.admit(SPEC, 0))
+        await asyncio.sleep(50)
+        assert not admitted.done()
+        await door.announce()
+        await admitted
+
+    in_virtual_time(scenario())
+
+    async def in_vain() -> None:
+        door = Door()
+        await door.agents.subscribe()
+        door.agents.own(lambda: True, 60.0)
+        spec = msgspec.structs.replace(SPEC, ref=FunctionRef("m", "f"))
+        with pytest.raises(NoWorkers, match=r"was ready after 60 s \(start_timeout\): their"):
+            await door.admission.admit(spec, 0)
+
+    in_virtual_time(in_vain())
 
 
 def test_maps_that_wait_count_as_open_but_jobs_do_not() -> None:
