@@ -16,7 +16,7 @@ import httptools
 from jetmap_api.asgi import ARRIVED, App, AsgiMessage, Header, Scope
 from jetmap_api.problems import Problem, refuse
 
-from .refusals import connect, other_version, two_hosts
+from .refusals import connect, other_version, two_hosts, unknown_coding
 from .upgrade import OFFERS
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ STATUS_LINES = {status: _status_line(status) for status in range(100, 600)}
 def read_scope(parser: Any, url: bytes, headers: list[Header], root_path: str) -> Scope:
     """Make the scope of a request from its head, without an offer to upgrade.
 
-    parser: httptools', after the head. Raises Problem: 400, 405, 505.
+    parser: httptools', after the head. Raises Problem: 400, 405, 501, 505.
     """
     version: str = parser.get_http_version()
     method: str = parser.get_method().decode("ascii")
@@ -86,7 +86,10 @@ def read_scope(parser: Any, url: bytes, headers: list[Header], root_path: str) -
         raise connect()
     if version not in ("1.1", "1.0"):
         raise other_version()
-    if len(dict(headers)) < len(headers) and [name for name, _ in headers].count(b"host") > 1:
+    found = dict(headers)
+    if b"transfer-encoding" in found and (unknown := unknown_coding(headers)) is not None:
+        raise unknown
+    if len(found) < len(headers) and [name for name, _ in headers].count(b"host") > 1:
         raise two_hosts()
     # The address of ``OPTIONS *`` has no parts.
     parts = None if url == b"*" else httptools.parse_url(url)

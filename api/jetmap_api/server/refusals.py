@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from jetmap_api.asgi import Header
 from jetmap_api.problems import Problem, malformed
 
 SLOW_HEAD = Problem(
@@ -71,11 +74,21 @@ def framing_too_large(limit: int) -> Problem:
     return malformed(detail, setting=setting, limit=limit)
 
 
+def unknown_coding(headers: Iterable[Header]) -> Problem | None:
+    """Make the refusal of a body in another transfer coding than ``chunked`` (RFC 9112, 6.1)."""
+    codings = b", ".join(value for name, value in headers if name == b"transfer-encoding")
+    if codings.strip().lower() in (b"", b"chunked"):
+        return None
+    detail = f"send the body without Transfer-Encoding: {codings.decode('latin-1')}"
+    return Problem(501, "unsupported-transfer-encoding", "Unknown transfer coding", detail)
+
+
 def refusal_of(exc: Exception) -> Problem:
     """Find the refusal in a parser's error: a callback raised it, or the bytes are not HTTP."""
     cause = exc.__context__
     if isinstance(cause, Problem):
         return cause
-    return Problem(
-        400, "not-http", "This is not an HTTP/1.1 request", str(exc if cause is None else cause)
-    )
+    detail = str(exc if cause is None else cause)
+    if "PRI" in detail:
+        detail = "HTTP/2 is not served here: use HTTP/1.1, or a proxy that speaks HTTP/2 to clients"
+    return Problem(400, "not-http", "This is not an HTTP/1.1 request", detail)

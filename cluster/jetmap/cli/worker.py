@@ -127,7 +127,10 @@ async def _offer(agent: Agent, connection: Broker, settings: Settings, stop: Sto
             state.check(settings.workers.start_timeout)
         if state.ready:
             names = ", ".join(sorted(state.functions))
-            logger.info("%d cores of pool %s run: %s", state.cores, settings.broker.pool, names)
+            text = "1 core of pool %s runs: %s"
+            if state.cores != 1:
+                text = f"{state.cores} cores of pool %s run: %s"
+            logger.info(text, settings.broker.pool, names)
         gc.freeze()  # The collector need not visit again what the start made: it stays.
         await stop.requested.wait()
         if stop.by is not None:

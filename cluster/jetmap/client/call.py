@@ -295,8 +295,8 @@ class Call(msgspec.Struct, frozen=True):
         if not batch.errors:
             try:
                 return self.value.decode_list(batch.values, format)
-            except Exception:
-                # A value does not fit the function's annotation: find it below.
+            except (Exception, SystemExit):
+                # A value does not fit the function's annotation, or cannot be unpickled: find it.
                 pass
         errors = {record.index: item_error(record, trusted=self.trusted) for record in batch.errors}
         return [
@@ -331,7 +331,7 @@ class Call(msgspec.Struct, frozen=True):
     def _value(self, index: int, raw: bytes, format: Format) -> Any:
         try:
             return self.value.decode(raw, format)
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # Unpickling runs code of the value's class.
             what = "cannot be read here" if self.value.is_open else "does not fit its annotation"
             message = f"{self.name} returned a value that {what}: {error}"
             return Unencodable(index, type(error).__name__, message)

@@ -19,7 +19,14 @@ from .auth import Auth, without_secrets
 from .broker import Callback, OnMessage, Skip
 from .callback_guard import CallbackGuard
 from .client import QuickClient
-from .dialing import RETRY_SECONDS, check_cancelled, dial, discard
+from .dialing import (
+    CONNECT_SECONDS,
+    RETRY_SECONDS,
+    check_cancelled,
+    dial,
+    dial_within,
+    discard,
+)
 from .errors import DomainSilent, NoResponders, NotPermittedError, RefusedError, translated, typed
 from .open_requests import OpenRequests
 from .subscription import NatsSubscription
@@ -28,7 +35,6 @@ __all__ = ["Auth", "Connection", "JetStreamError", "NatsSubscription", "NoRespon
 
 logger = logging.getLogger(__name__)
 
-CONNECT_SECONDS = 5.0  # Seconds for a server to answer, by default.
 # Bytes of a message that are kept for what travels beside items or values.
 ENVELOPE_BYTES = 32_768
 # Bytes waiting to be sent, above which a publish may have to wait for the socket.
@@ -79,7 +85,7 @@ class Connection:
         credentials or the certificate.
         """
         connection = cls(servers, name=name, auth=auth or Auth(), inbox_prefix=inbox_prefix)
-        connection._client = await connection._connect_within(timeout)
+        connection._client = await dial_within(connection._connect, connection.where, timeout)
         return connection
 
     @property
@@ -283,22 +289,6 @@ class Connection:
             await discard(self._client)
 
     # Making and remaking the client
-
-    async def _connect_within(self, timeout: float) -> QuickClient:
-        deadline = time.monotonic() + timeout
-        while True:
-            try:
-                return await self._connect(max(0.1, deadline - time.monotonic()))
-            except RefusedError as error:
-                raise BrokerUnreachable(str(error)) from error.__cause__
-            except (OSError, nats.errors.Error) as error:
-                if time.monotonic() + RETRY_SECONDS >= deadline:
-                    reason = str(error) or type(error).__name__
-                    raise BrokerUnreachable(
-                        f"no NATS server answers at {self.where} ({reason}): "
-                        "is it running, and is the address right?"
-                    ) from error
-            await asyncio.sleep(RETRY_SECONDS)
 
     async def _connect(self, timeout: float) -> QuickClient:
         return await dial(

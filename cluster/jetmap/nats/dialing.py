@@ -1,16 +1,17 @@
-"""One attempt to connect, with nats-py's own reconnecting held back until it succeeds."""
+"""Attempts to connect, with nats-py's own reconnecting held back until one succeeds."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import re
-from collections.abc import Sequence
+import time
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
 import nats.errors
 
-from jetmap.errors import ConfigurationError
+from jetmap.errors import BrokerUnreachable, ConfigurationError
 
 from .auth import Auth, without_secrets
 from .client import QuickClient
@@ -18,8 +19,9 @@ from .errors import RefusedError, refusal
 
 logger = logging.getLogger(__name__)
 
-# Seconds between attempts to connect.
-RETRY_SECONDS = 0.2
+CONNECT_SECONDS = 5.0  # Seconds for a server to answer, by default.
+RETRY_SECONDS = 0.2  # Seconds between attempts to connect.
+TELL_SECONDS = 2.0  # Seconds without an answer after which the log says so.
 # Bytes of publishes that are kept while the connection is lost.
 PENDING_BYTES = 4 * 2**20
 # The first version of nats-server with message TTLs, which jobs need.
@@ -33,6 +35,49 @@ class Listener(Protocol):
     async def client_back(self, client: QuickClient) -> None: ...
     async def client_closed(self, client: QuickClient) -> None: ...
     async def client_failed(self, client: QuickClient, error: Exception) -> None: ...
+
+
+async def dial_within(
+    attempt: Callable[[float], Awaitable[QuickClient]], where: str, timeout: float
+) -> QuickClient:
+    """Try to connect until it works, for ``timeout`` seconds.
+
+    The log says so where it takes longer than usual, as for a worker that waits for its server.
+
+    Args:
+        attempt: Tries once, for this number of seconds.
+        where: The address, without secrets.
+
+    Raises:
+        BrokerUnreachable: Nothing answers in time, or trying again would not help.
+    """
+    deadline = time.monotonic() + timeout
+    reason = "nothing speaks NATS there"
+
+    def tell() -> None:
+        seconds = deadline - time.monotonic()
+        text = "no NATS server answers at %s yet (%s): trying for %.0f s more"
+        logger.warning(text, where, reason, seconds)
+
+    loop = asyncio.get_running_loop()
+    telling = loop.call_later(TELL_SECONDS, tell) if timeout > CONNECT_SECONDS else None
+    try:
+        while True:
+            try:
+                return await attempt(max(0.1, deadline - time.monotonic()))
+            except RefusedError as error:
+                raise BrokerUnreachable(str(error)) from error.__cause__
+            except (OSError, nats.errors.Error) as error:
+                reason = str(error) or type(error).__name__
+                if time.monotonic() + RETRY_SECONDS >= deadline:
+                    raise BrokerUnreachable(
+                        f"no NATS server answers at {where} ({reason}): "
+                        "is it running, and is the address right?"
+                    ) from error
+            await asyncio.sleep(RETRY_SECONDS)
+    finally:
+        if telling is not None:
+            telling.cancel()
 
 
 async def dial(

@@ -168,7 +168,7 @@ def _has_port(url: str) -> bool:
 
 def urls(value: str) -> str:
     for url in value.split(","):
-        if not re.match(r"(nats|tls)://[^/\s]+", url.strip()) or not _has_port(url.strip()):
+        if not re.fullmatch(r"(nats|tls)://[^/?#\s]+/?", url.strip()) or not _has_port(url.strip()):
             raise ValueError(
                 "must be a comma-separated list of nats:// or tls:// addresses, as in "
                 f"nats://broker:4222, not {without_password(url.strip())!r}"

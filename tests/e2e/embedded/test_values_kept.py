@@ -260,14 +260,15 @@ async def test_trusted_values_are_pickled(cluster: Cluster, name: str) -> None:
 
 
 async def test_an_item_that_cannot_be_loaded_costs_itself(cluster: Cluster) -> None:
-    items = [1, Unloadable(7), (2,), [Unloadable(8)], {3}]
+    items = [1, Unloadable(7), (2,), [Unloadable(8)], {3}, Unloadable(9), 4]
     found = await cluster.map(untyped.same, items, return_exceptions=True)
     assert found[::2] == items[::2]
-    for error, n in zip(found[1::2], "78", strict=True):
+    for error, n in zip(found[1::2], "789", strict=True):
         assert isinstance(error, ItemInvalid) and f"no {n} here" in error.message
-    values = await cluster.map(untyped.opened, [1, 2, 3], return_exceptions=True)
-    assert values[::2] == [(1,), (3,)]
-    assert isinstance(values[1], Unencodable) and "no 2 here" in values[1].message
+    values = await cluster.map(untyped.opened, [1, 2, 3, 9, 4], return_exceptions=True)
+    assert values[::2] == [(1,), (3,), (4,)]
+    for error, n in zip(values[1::2], "29", strict=True):
+        assert isinstance(error, Unencodable) and f"no {n} here" in error.message
 
 
 @pytest.mark.parametrize("name", ["lock", "generator", "file"])

@@ -79,7 +79,6 @@ def test_any_truncation_is_refused_in_pieces_too(items: list[Any], data: st.Data
         (b'["\xed\xa0\x80"]', 2, "UTF-8"),
         (b'["\\ud800"]', 10, "surrogate"),
         (b"[1,\xe9]", 3, "UTF-8"),
-        (b"\xef\xbb\xbf[1]", 0, "invalid"),
     ],
 )
 def test_a_malformed_body_is_refused_with_its_position(

@@ -10,6 +10,7 @@ import pytest
 
 from jetmap.errors import BrokerUnreachable, LimitExceeded
 from jetmap.nats import connection as module
+from jetmap.nats import dialing as dialing_module
 from jetmap.nats.auth import Auth
 from jetmap.nats.connection import Connection
 from jetmap.nats.errors import RefusedError
@@ -97,6 +98,7 @@ def dialing(monkeypatch: pytest.MonkeyPatch) -> Dialing:
     made = Dialing()
     monkeypatch.setattr(module, "dial", made)
     monkeypatch.setattr(module, "RETRY_SECONDS", 0.001)
+    monkeypatch.setattr(dialing_module, "RETRY_SECONDS", 0.001)
     return made
 
 

@@ -8,12 +8,13 @@ from typing import Any
 import nats.errors
 import pytest
 
-from jetmap.errors import ConfigurationError
+from jetmap.errors import BrokerUnreachable, ConfigurationError
 from jetmap.nats import dialing
 from jetmap.nats.auth import Auth
 from jetmap.nats.client import QuickClient
-from jetmap.nats.dialing import dial, discard
+from jetmap.nats.dialing import dial, dial_within, discard
 from jetmap.nats.errors import RefusedError
+from virtual_time import run as in_virtual_time
 
 pytestmark = pytest.mark.anyio
 
@@ -199,3 +200,25 @@ async def test_a_client_that_is_reconnecting_connects_no_more_once_it_is_discard
     await discard(client)
     assert client._reconnection_task.done() and swallowed == 1
     assert client.is_closed
+
+
+@pytest.mark.parametrize("hangs", [False, True], ids=["refused", "silent"])
+def test_who_waits_for_long_is_told_what_for(hangs: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """Once; and not at all where an error comes as soon."""
+
+    async def attempt(timeout: float) -> QuickClient:
+        if hangs:
+            await asyncio.sleep(timeout)
+            raise TimeoutError
+        raise ConnectionRefusedError("nobody listens")
+
+    async def scenario(timeout: float) -> None:
+        with pytest.raises(BrokerUnreachable, match="no NATS server answers at nats://h:1 "):
+            await dial_within(attempt, "nats://h:1", timeout)
+
+    in_virtual_time(scenario(5.0))
+    assert caplog.messages == []
+    in_virtual_time(scenario(60.0))
+    reason = "nothing speaks NATS there" if hangs else "nobody listens"
+    expected = f"no NATS server answers at nats://h:1 yet ({reason}): trying for 58 s more"
+    assert caplog.messages == [expected]

@@ -30,6 +30,7 @@ from jetmap.settings import Secret, Settings, without_password
         ("grace", "2_000", 2000.0),
         ("root_path", "/jetmap/", "/jetmap"),
         ("nats_url", "nats://a:1, tls://b:2", "nats://a:1, tls://b:2"),
+        ("nats_url", "nats://u:p%2F@[::1]:1/", "nats://u:p%2F@[::1]:1/"),
     ],
 )
 def test_read(name: str, value: Any, read: Any) -> None:
@@ -45,6 +46,9 @@ def test_read(name: str, value: Any, read: Any) -> None:
         ("pool", "a.b", "1 to 64 letters, digits, - and _, not 'a.b'"),
         ("nats_url", "nats://a:99999", "as in nats://broker:4222"),
         ("nats_url", "nats://a:b", "as in nats://broker:4222"),
+        ("nats_url", "nats://a b:1", "as in nats://broker:4222"),
+        ("nats_url", "nats://a:1/pool", "as in nats://broker:4222"),
+        ("nats_url", "nats://a:1?x=1", "as in nats://broker:4222"),
         ("arena_bytes", False, "number of bytes"),
         ("root_path", "jetmap", "must be a path"),
         ("nats_url", "http://u:p@host", "not 'http://…@host'"),

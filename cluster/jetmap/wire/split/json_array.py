@@ -15,7 +15,7 @@ from jetmap.wire.check import (
     too_deep,
 )
 
-from .splitter import Elements, Splitter, item_too_large
+from .splitter import BOM, Elements, Splitter, item_too_large
 from .whole_json import SPACE, advice_ending, decode, split_array
 
 # Bytes at the end in which a comma between elements is looked for first.
@@ -58,6 +58,12 @@ class JsonArray(Splitter):
         return elements
 
     def _open(self) -> None:
+        if self._at == 0 and self._tail and BOM.startswith(self._tail[: len(BOM)]):
+            if len(self._tail) >= len(BOM):
+                self._at = len(BOM)
+                self._tail = self._strip(self._tail[len(BOM) :])
+            elif not self._closed:
+                return
         if self._tail[:1] == b"[":
             self._opened = True
             self._at += 1

@@ -9,10 +9,9 @@ import msgspec
 from jetmap.settings import LimitSettings
 from jetmap.wire.check import deeper_than, depth_error, not_utf8, syntax, too_deep, utf8_error
 
-from .splitter import Splitter, item_too_large
+from .splitter import BOM, Splitter, item_too_large
 
 # The mark that some editors and shells put before UTF-8.
-BOM = b"\xef\xbb\xbf"
 _SPACE = b" \t\r\n"
 _check = msgspec.json.Decoder(msgspec.Raw).decode
 

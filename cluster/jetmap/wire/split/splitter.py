@@ -15,6 +15,8 @@ Elements = Sequence[bytes | msgspec.Raw]
 # Bytes of an element that is copied a bounded number of times while it arrives.
 LARGE_BYTES = 256 * 1024
 
+BOM = b"\xef\xbb\xbf"  # A byte order mark, which some programs put before JSON.
+
 # No element is complete: feed more bytes, or close.
 NEED_DATA: Elements = ()
 

@@ -8,7 +8,7 @@ from jetmap.errors import Malformed
 from jetmap.settings import LimitSettings
 from jetmap.wire.check import deeper_than, depth_error, not_utf8, syntax, too_deep, utf8_error
 
-from .splitter import item_too_large
+from .splitter import BOM, item_too_large
 
 SPACE = b" \t\r\n"
 decode = msgspec.json.Decoder(list[msgspec.Raw]).decode
@@ -31,6 +31,9 @@ def split_array(
     except msgspec.ValidationError as exc:
         raise Malformed(f"the body is not an array ({exc})" + advice_ending(advice), 0) from exc
     except msgspec.DecodeError as exc:
+        if array.startswith(BOM):
+            rest = array[len(BOM) :]
+            return split_array(rest, limits, offset=offset + len(BOM), first=first, advice=advice)
         if not array.strip(SPACE):
             raise Malformed("the body is empty" + advice_ending(advice), 0) from exc
         raise syntax(exc, array, offset) from exc

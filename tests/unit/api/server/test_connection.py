@@ -171,7 +171,12 @@ CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"
         (POST + b"Content-Length: 3\r\nContent-Length: 4\r\n\r\n[1]", "not-http"),
         (POST + b"Content-Length: -3\r\n\r\n[1]", "not-http"),
         (POST + b"Content-Length: 3, 3\r\n\r\n[1]", "not-http"),
-        (POST + b"Transfer-Encoding: gzip\r\n\r\n[1]", "not-http"),
+        (POST + b"Transfer-Encoding: gzip\r\n\r\n[1]", "unsupported-transfer-encoding"),
+        (POST + b"Transfer-Encoding: gzip, chunked\r\n\r\n", "unsupported-transfer-encoding"),
+        (
+            POST + b"Transfer-Encoding: gzip\r\nTransfer-Encoding: Chunked\r\n\r\n",
+            "unsupported-transfer-encoding",
+        ),
         (CHUNKED + b"0\r\n" + b"x: y\r\n" * 2000, "malformed-body"),
         (CHUNKED + b"0\r\nx: " + b"y" * 4096, "malformed-body"),
         (CHUNKED + b"1;x=" + b"y" * 4096, "malformed-body"),

@@ -6,7 +6,8 @@ import pytest
 
 from jetmap.errors import Malformed, TooLarge
 from jetmap.settings import LimitSettings
-from jetmap.wire.split.json_lines import BOM, JsonLines
+from jetmap.wire.split.json_lines import JsonLines
+from jetmap.wire.split.splitter import BOM
 from raw_bodies import close, feed
 
 SMALL = LimitSettings(max_item_bytes=10, max_depth=3)

@@ -18,6 +18,7 @@ def texts(array: bytes) -> list[bytes]:
 def test_a_whole_array() -> None:
     assert texts(b' [1, "a,b", {"x": [2]} ] ') == [b"1", b'"a,b"', b'{"x": [2]}']
     assert texts(b"[]") == []
+    assert texts(b"\xef\xbb\xbf[1]") == [b"1"], "a byte order mark is passed over"
 
 
 @pytest.mark.parametrize(
@@ -26,6 +27,8 @@ def test_a_whole_array() -> None:
         (b"{}", "is not an array", 0),
         (b" ", "is empty", 0),
         (b"[1,]", "trailing comma", 3),
+        (b"\xef\xbb\xbf[1,]", "trailing comma", 6),
+        (b"\xef\xbb\xbf", "is empty", 0),
         (b'["\xff"]', "not UTF-8", 2),
         (b"[[[[[1]]]]]", "deeper than 3 levels", 4),
     ],
