@@ -51,6 +51,9 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self._virtual.now
 
+    def skip(self, seconds: float) -> None:
+        self._virtual.now += seconds
+
 
 def run(work: Coroutine[Any, Any, T], *, at_most: float = 600.0) -> T:
     """Run ``work`` in virtual time.
@@ -71,3 +74,10 @@ def run(work: Coroutine[Any, Any, T], *, at_most: float = 600.0) -> T:
             mock.patch("time.time", lambda: epoch + loop.time()),
         ):
             return runner.run(bounded())
+
+
+def pass_time(seconds: float) -> None:
+    """Let time pass while the loop does nothing, as while its process is stopped."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualTimeLoop)
+    loop.skip(seconds)

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import logging
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -25,6 +26,7 @@ from jetmap.machine import check_text, keep_heap, working_directory
 from jetmap.nats.auth import Auth
 from jetmap.nats.broker import Broker, Message
 from jetmap.nats.connection import Connection
+from jetmap.patience import Patience
 from jetmap.settings import Settings
 from jetmap.wire.presence import Presence
 from jetmap.wire.seals import offer_of
@@ -59,7 +61,7 @@ def worker(settings: Settings) -> None:
     raise typer.Exit(run(serve(settings), uvloop.new_event_loop, patience=patience))
 
 
-LOADING_SECONDS = 1.0  # Seconds between two looks whether a worker that loads is ready.
+STEP_SECONDS = 1.0  # Seconds between two looks whether a worker is ready, or still loads.
 
 
 async def serve(settings: Settings) -> int:
@@ -117,10 +119,14 @@ async def _offer(agent: Agent, connection: Broker, settings: Settings, stop: Sto
     subscription = await connection.subscribe(subject, state.on_message)
     try:
         await stop.cancel_on_request(agent.start())
-        await wait_for_any(state.decided, stop.requested, timeout=settings.workers.start_timeout)
+        patience = Patience(settings.workers.start_timeout)
+        while not (patience.is_over or state.decided.is_set() or stop.requested.is_set()):
+            began = time.monotonic()
+            await wait_for_any(state.decided, stop.requested, timeout=patience.step(STEP_SECONDS))
+            patience.spend(time.monotonic() - began)
         while state.loading and not state.decided.is_set() and not stop.requested.is_set():
             # A loader has a time limit of its own.
-            await wait_for_any(state.decided, stop.requested, timeout=LOADING_SECONDS)
+            await wait_for_any(state.decided, stop.requested, timeout=STEP_SECONDS)
         if agent.refused is not None:
             raise agent.refused
         if not stop.requested.is_set() and not settings.workers.reload:

@@ -6,10 +6,12 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
 
 from jetmap.errors import JetmapError, NotImportable, NoWorkers, UnknownFunction, WorkerStartFailed
 from jetmap.functions.advice import suggestion
 from jetmap.nats.broker import Broker, Message, Subscription
+from jetmap.patience import Patience
 from jetmap.wire import pool_streams, subjects
 from jetmap.wire.messages import FunctionRef, Ping, encode
 from jetmap.wire.presence import FunctionInfo, Presence, read_presence
@@ -23,6 +25,7 @@ from .roster import Roster, is_understood
 logger = logging.getLogger(__name__)
 
 ASK_SECONDS = 1.0  # Seconds until another agent is asked for functions, if one has not answered.
+STEP_SECONDS = 0.25  # Seconds between two looks whether what one waits for has come.
 MOST_DIGESTS = 64  # Sets of functions that are remembered; above, only those offered now.
 
 
@@ -171,13 +174,17 @@ class AgentTracker:
     async def wait_for(self, ready: Callable[[], bool], timeout: float) -> bool:
         """Wait for announcements until ``ready`` holds; return False after ``timeout`` seconds."""
         self._waiters += 1
+        patience = Patience(timeout)
         try:
-            async with asyncio.timeout(timeout):
-                while not ready():
-                    self._announced.clear()
-                    await self._announced.wait()
-        except TimeoutError:
-            return ready()
+            while not ready():
+                if patience.is_over:
+                    return False
+                self._announced.clear()
+                began = time.monotonic()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(patience.step(STEP_SECONDS)):
+                        await self._announced.wait()
+                patience.spend(time.monotonic() - began)
         finally:
             self._waiters -= 1
         return True

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import nats.errors
 
 from jetmap.errors import BrokerUnreachable, ConfigurationError
+from jetmap.patience import Patience
 
 from .auth import Auth, without_secrets
 from .client import QuickClient
@@ -51,25 +52,26 @@ async def dial_within(
     Raises:
         BrokerUnreachable: Nothing answers in time, or trying again would not help.
     """
-    deadline = time.monotonic() + timeout
-    reason = "nothing speaks NATS there"
+    patience, reason = Patience(timeout), "nothing speaks NATS there"
 
     def tell() -> None:
-        seconds = deadline - time.monotonic()
-        text = "no NATS server answers at %s yet (%s): trying for %.0f s more"
-        logger.warning(text, where, reason, seconds)
+        text = "no NATS server answers at %s yet (%s): trying for %g s in all"
+        logger.warning(text, where, reason, timeout)
 
     loop = asyncio.get_running_loop()
     telling = loop.call_later(TELL_SECONDS, tell) if timeout > CONNECT_SECONDS else None
+    began = time.monotonic()
     try:
         while True:
             try:
-                return await attempt(max(0.1, deadline - time.monotonic()))
+                return await attempt(max(0.1, patience.step(CONNECT_SECONDS)))
             except RefusedError as error:
                 raise BrokerUnreachable(str(error)) from error.__cause__
             except (OSError, nats.errors.Error) as error:
                 reason = str(error) or type(error).__name__
-                if time.monotonic() + RETRY_SECONDS >= deadline:
+                before, began = began, time.monotonic()
+                patience.spend(began - before)
+                if patience.left <= RETRY_SECONDS:
                     raise BrokerUnreachable(
                         f"no NATS server answers at {where} ({reason}): "
                         "is it running, and is the address right?"

@@ -18,6 +18,8 @@ from jetmap.wire import protocol as versions
 from jetmap.wire import subjects
 from jetmap.wire.messages import Ping, encode
 from jetmap.wire.presence import FunctionInfo, Presence
+from virtual_time import pass_time
+from virtual_time import run as in_virtual_time
 
 pytestmark = pytest.mark.anyio
 
@@ -277,3 +279,20 @@ def test_agents_wait_until_their_functions_are_known() -> None:
 
 def heard_strange(digests: Digests, presence: Presence) -> list[str]:
     return [found.host for found, _ in digests.complete(presence, b"", 20.0)]
+
+
+def test_time_in_which_this_process_is_frozen_is_not_waited() -> None:
+    """Announcements that came meanwhile are read first."""
+
+    async def scenario() -> bool:
+        tracker = AgentTracker(MemoryBroker().connect(), "p", announced)
+        waiting = asyncio.create_task(tracker.wait_for(lambda: bool(came), 1.0))
+        await asyncio.sleep(0.1)
+        pass_time(50)
+        asyncio.get_running_loop().call_later(0.4, came.append, 1)
+        return await waiting
+
+    async def announced(presence: Presence) -> None: ...
+
+    came: list[int] = []
+    assert in_virtual_time(scenario())

@@ -14,6 +14,7 @@ from jetmap.nats.auth import Auth
 from jetmap.nats.client import QuickClient
 from jetmap.nats.dialing import dial, dial_within, discard
 from jetmap.nats.errors import RefusedError
+from virtual_time import pass_time
 from virtual_time import run as in_virtual_time
 
 pytestmark = pytest.mark.anyio
@@ -220,5 +221,24 @@ def test_who_waits_for_long_is_told_what_for(hangs: bool, caplog: pytest.LogCapt
     assert caplog.messages == []
     in_virtual_time(scenario(60.0))
     reason = "nothing speaks NATS there" if hangs else "nobody listens"
-    expected = f"no NATS server answers at nats://h:1 yet ({reason}): trying for 58 s more"
+    expected = f"no NATS server answers at nats://h:1 yet ({reason}): trying for 60 s in all"
     assert caplog.messages == [expected]
+
+
+def test_time_in_which_this_process_is_frozen_is_not_waited() -> None:
+    """It may be stopped for longer than it would have waited, and then tries again."""
+    tried: list[float] = []
+
+    async def attempt(timeout: float) -> QuickClient:
+        tried.append(timeout)
+        if len(tried) == 1:
+            pass_time(50)
+        await asyncio.sleep(timeout)
+        raise TimeoutError
+
+    async def scenario() -> None:
+        with pytest.raises(BrokerUnreachable):
+            await dial_within(attempt, "nats://h:1", 15.0)
+
+    in_virtual_time(scenario())
+    assert tried == [5.0, 5.0]
