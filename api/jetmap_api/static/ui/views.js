@@ -1,5 +1,6 @@
 // The views: each is one function from what is known to HTML.
 import { h, num, secs, about, bytes, pct, plural, three, quantile } from './dom.js'
+import { formOf } from './form.js'
 import { rowOf } from './world.js'
 import { area, bars, histogram, spark, colours, IDLE, STARTING, FAILED, DRAINING, UNKNOWN, OTHER, MARKS } from './charts.js'
 
@@ -263,27 +264,6 @@ function functionsView() {
   return h`<div class="tools" data-key="tools"><h1>Functions</h1><span class="quiet">${plural(list.length, 'function')}</span>${finder('Filter: name, module')}</div><div class="list-detail ${ui.id && 'picked'}" data-key="ld">
   <section class="panel flush" aria-label="Functions" data-key="list"><table><thead><tr><th>Function</th><th class="num">Items a second</th><th class="num">Cores</th><th class="num">p50</th><th class="num">p95</th><th class="num">p99</th><th class="num">Errors</th><th class="num">Bytes in, out</th></tr></thead><tbody>${list.slice(0, 100).map(x => h`<tr data-key="${x.name}"${x === f && h` aria-selected="true"`}><td class="full"><a class="fn" data-row href="${link('functions', x.name)}">${chip(x)}${x.name}</a><small>${x.module}${!x.hosts && h` · <span class="bad">no worker has it now</span>`}${x.versions.length > 1 && h` · <span class="bad">${x.versions.length} versions</span>`}${x.paused && h` · ${stateWord('paused')}`}${x.limit != null && ` · ${limitOf(x)}`}</small></td><td class="num" data-name="items/s">${num(x.rate)}</td><td class="num" data-name="cores">${num(x.cores)}</td><td class="num" data-name="p50">${secs(x.p50)}</td><td class="num" data-name="p95">${secs(x.p95)}</td><td class="num" data-name="p99">${secs(x.p99)}</td><td class="num ${x.errors > 0.003 ? 'bad' : ''}" data-name="errors">${x.items ? (x.errors ? pct(x.errors) : '0') : '–'}</td><td class="num" data-name="in, out">${x.items ? h`${bytes(x.in)}<small>${bytes(x.out)}</small>` : '–'}</td></tr>`)}</tbody></table>${list.length > 100 && h`<p class="more">${num(list.length - 100)} more. Narrow them with the filter: a name, a module.</p>`}${!list.length && h`<p class="more">No function matches. <button data-act="clear">Show all</button></p>`}</section>
   ${f && functionDetail(f)}</div>`
-}
-const resolve = (s, defs) => { for (let i = 0; s?.$ref && i < 8; i++) s = defs[s.$ref.split('/').pop()] ?? {}; return s ?? {} }
-function typed(s, defs) {
-  s = resolve(s, defs)
-  const options = s.anyOf ?? s.oneOf
-  if (options) { const rest = options.map(o => resolve(o, defs)).filter(o => o.type !== 'null'); if (rest.length === 1) return { ...rest[0], default: s.default, description: s.description ?? rest[0].description, nullable: true } }
-  return s
-}
-function field(path, name, raw, defs, required) {
-  const s = typed(raw, defs), id = path, note = s.description && h` <span class="quiet">${s.description}</span>`, type = Array.isArray(s.type) ? s.type.find(t => t !== 'null') : s.type
-  if (type === 'boolean') return h`<label class="tick"><input type="checkbox" name="${id}" data-type="boolean"${s.default && h` checked`}><span>${name}${note}</span></label>`
-  const title = h`<span>${name}${required && h` <span class="quiet">required.</span>`}${note}</span>`
-  if (s.enum) return h`<label>${title}<select name="${id}" data-type="json">${!required && h`<option value=""></option>`}${s.enum.map(e => h`<option value="${JSON.stringify(e)}"${e === s.default && h` selected`}>${String(e)}</option>`)}</select></label>`
-  if (type === 'integer' || type === 'number') return h`<label>${title}<input type="number" name="${id}" data-type="number" value="${s.default ?? ''}"${s.minimum != null && h` min="${s.minimum}"`}${s.maximum != null && h` max="${s.maximum}"`} step="${type === 'integer' ? 1 : 'any'}"${required && h` required`}></label>`
-  if (type === 'string' && !s.format?.includes('binary')) return h`<label>${title}<input name="${id}" data-type="string" value="${s.default ?? ''}"${required && h` required`}></label>`
-  return h`<label>${title}<textarea name="${id}" data-type="json" rows="2" placeholder="${type === 'array' ? '[…]' : type === 'object' ? '{…}' : 'JSON'}"${required && h` required`}>${s.default === undefined ? '' : JSON.stringify(s.default)}</textarea></label>`
-}
-export function formOf(info) {
-  const item = typed(info.item, info.item.$defs ?? {}), defs = { ...info.item.$defs }, keyword = info.kwargs ?? {}, names = Object.entries(keyword.properties ?? {})
-  const fields = item.type === 'object' && item.properties ? Object.entries(item.properties).map(([k, s]) => field(`item.${k}`, k, s, defs, item.required?.includes(k))) : field('item', item.title ?? 'item', item, defs, true)
-  return h`<div class="fields">${fields}${names.length > 0 && h`<fieldset><legend>Keyword-only</legend>${names.map(([k, s]) => field(`kwargs.${k}`, k, s, keyword.$defs ?? {}, keyword.required?.includes(k)))}</fieldset>`}</div>`
 }
 const limitOf = f => `at most ${plural(f.limit, 'core')}${f.declared == null ? '' : f.declared === f.limit ? ', as its code says' : ` (${num(f.declared)} in its code)`}`
 function functionActs(f) {
