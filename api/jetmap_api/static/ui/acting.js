@@ -12,7 +12,7 @@ async function act(id, word, path, body, text, is) {
   const busy = { word, is, posted: false, until: 0 }
   ui.busy.set(id, busy); ui.ask = ''; render()
   try {
-    const { ok, found } = await post(path, body)
+    const { ok, found } = await post(path, body && JSON.stringify(body))
     say(ok ? text : found?.detail ?? found?.title ?? 'It could not be done.')
     if (ok && found?.id === id) world.keep([found])   // A job: it may be one that nobody announces yet.
     if (ok) Object.assign(busy, { posted: true, until: performance.now() + PATIENCE }); else ui.busy.delete(id)

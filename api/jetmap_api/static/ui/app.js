@@ -4,7 +4,7 @@ import { look, trace } from './asking.js'
 import { readColours, colours } from './charts.js'
 import { draw, h, num, about } from './dom.js'
 import { Feed, apply } from './feed.js'
-import { login } from './gateway.js'
+import { isLoggedIn, login, loginAddress } from './gateway.js'
 import { drawCells, hideTip, onCells } from './grid.js'
 import { listen } from './keys.js'
 import { $, JOBS_AT_ONCE, MOST_JOBS, help, main, page, paintWith, render, root, say, soon, ui, world } from './page.js'
@@ -25,9 +25,7 @@ paintWith(() => {
   const begun = performance.now()
   see(world, ui)
   settle(begun)
-  const banner = ui.lost != null ? h`<p class="banner" role="status" data-key="away"><b>The gateway is away since ${clock(ui.lost)}.</b> Below is the last that was known. The page goes on by itself when one answers at this address.</p>`
-    : world.away != null && h`<p class="banner" role="status" data-key="away"><b>The broker is away since ${clock(world.away)}</b> (${about(world.now - world.away)}). Below is the last that was known. Maps go on when it is back.</p>`
-  draw(main, h`${banner}<div class="stack live" data-key="view-${ui.view}">${views[ui.view]()}</div>`)
+  draw(main, h`${banner()}<div class="stack live" data-key="view-${ui.view}">${views[ui.view]()}</div>`)
   page.classList.toggle('away', away())
   for (const canvas of main.querySelectorAll('canvas[data-chart]')) charts.get(canvas.dataset.chart)?.(canvas)
   drawCells()
@@ -48,6 +46,13 @@ paintWith(() => {
   if (frames.length > 300) frames.shift()
   look()
 })
+// Its first part is read out as it changes; the time that goes on is not.
+function banner() {
+  const since = (who, t, what) => [h`<b>The ${who} is away since ${clock(t)}.</b> Below is the last that was known. ${what}`, h`For ${about(world.now - t)}.`]
+  const [text, more] = ui.over ? [h`<b>Your login session is over.</b> What you have typed stays here. <a href="${loginAddress()}" target="_blank">Log in</a> in another tab, and this page goes on.`]
+    : ui.lost != null ? since('gateway', ui.lost, 'The page goes on by itself when one answers at this address.') : world.away != null ? since('broker', world.away, 'Maps go on when it is back.') : []
+  return text && h`<p class="banner" data-key="away"><span role="status">${text}</span> ${more && h`<span class="quiet">${more}</span>`}</p>`
+}
 function paintGhost(canvas) {
   const w = canvas.clientWidth, c = canvas.getContext('2d'), r = devicePixelRatio || 1
   canvas.width = w * r; canvas.height = 96 * r; c.scale(r, r)
@@ -141,5 +146,6 @@ addEventListener('pagehide', () => feed.hide())
 addEventListener('pageshow', showing)
 // While the gateway is away nothing comes, and the ages on the page go on.
 setInterval(() => { if (ui.lost != null || world.away != null) soon() }, 1000)
+setInterval(async () => { if (ui.over && !document.hidden && await isLoggedIn()) { ui.over = false; showing() } }, 3000)
 showing()
 route()

@@ -29,7 +29,7 @@ document.addEventListener('submit', async e => {
   ui.result = { fn: name, value: '…', note: 'Waiting for a core' }; render()
   const began = performance.now()
   try {
-    const { ok, found } = await post(`/map/${encodeURIComponent(name)}${query}`, [item === undefined ? null : item])
+    const { ok, found } = await post(`/map/${encodeURIComponent(name)}${query}`, JSON.stringify([item === undefined ? null : item]), null)
     const took = `In ${about((performance.now() - began) / 1000)}, the way to the gateway included.`
     ui.result = ok ? { fn: name, value: JSON.stringify(found[0], null, 2), note: took } : { fn: name, value: found?.detail ?? found?.title ?? 'It failed.', note: took, bad: true }
   } catch { ui.result = { fn: name, value: 'The gateway does not answer.', note: 'Nothing is known of the item.', bad: true } }

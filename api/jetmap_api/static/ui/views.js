@@ -36,7 +36,7 @@ const stateMark = { running: '▶', waiting: '◷', paused: '‖', ok: '✓', wi
 const words = { ok: 'done', failed: 'ended with failures', timeout: 'timed out', withdrawn: 'withdrawn', gone: 'silent' }
 const stateWord = (s, word = words[s] ?? s) => h`<span class="state ${s}"><span aria-hidden="true">${stateMark[s]}</span> ${word}</span>`
 export const away = () => world.away != null || ui.lost != null
-const off = () => away() ? h` disabled title="Nothing can be changed while the connection is away"` : ''
+const off = () => away() || ui.over ? h` disabled title="Nothing can be changed ${ui.over ? 'until you log in' : 'while the connection is away'}"` : ''
 const ask = (key, question, yes, field) => h`<div class="ask" data-key="ask" role="group" aria-label="${question}"><span>${question}</span>${field}<button class="${field ? 'go' : 'stop'}" data-act="yes" data-ask="${key}">${yes}</button><button data-act="no">${field ? 'Leave it' : 'Keep as it is'}</button></div>`
 const labels = m => Object.entries(m.labels).map(([k, v]) => h` <button class="label" data-act="find" data-text="${k}:${v}" aria-label="Filter by ${k}: ${v}">${k}: ${v}</button>`)
 const waitText = { cores: 'cores', 'a limit': 'its own limit', 'a limit of its function': 'its function’s limit', 'a pause': 'to be resumed', 'a pause of its function': 'its function to be resumed', 'a pause of the pool': 'the pool to be resumed', 'its reader': 'its slow reader', 'its input': 'more of its input', workers: 'a worker for it', room: 'room in the store' }
