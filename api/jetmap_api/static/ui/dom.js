@@ -33,11 +33,24 @@ function clear(from, at, have, wanted) {
   while (at && at !== have && !wanted.has(at.dataset?.key)) { const next = at.nextSibling; at.remove(); at = next }
   return at
 }
-// Put an element before another. What is moved loses its focus, so that the others move where it has it.
+// Put an element before another. What is moved loses its focus, and what is selected in it: then the others move around it.
 function bring(from, at, have) {
-  if (!have.contains(document.activeElement)) return from.insertBefore(have, at)
+  const others = []
+  for (let e = at; e !== have; e = e.nextSibling) others.push(e)
+  if (rank(have) <= Math.max(...others.map(rank))) return move(from, have, at)
   const after = have.nextSibling
-  while (at !== have) { const next = at.nextSibling; from.insertBefore(at, after); at = next }
+  for (const e of others) move(from, e, after)
+}
+function rank(node) {
+  if (node.contains(document.activeElement)) return 2
+  const chosen = getSelection()
+  return !chosen.isCollapsed && chosen.containsNode(node, true) ? 1 : 0
+}
+// It would lose its place of scrolling, too.
+function move(from, node, at) {
+  const places = node.nodeType === 1 ? [...node.querySelectorAll('pre')].filter(e => e.scrollTop).map(e => [e, e.scrollTop]) : []
+  from.insertBefore(node, at)
+  for (const [e, y] of places) e.scrollTop = y
 }
 function adopt(have, want) {
   const isCanvas = have.nodeName === 'CANVAS'
