@@ -134,8 +134,14 @@ class Tab:
         browser.call("Page.addScriptToEvaluateOnNewDocument", source=WATCH)
 
     def open(self, url: str) -> None:
-        self._browser.call("Page.navigate", url=url)
+        # Chromium gives up what it loads when this machine gets a network, as other tests make.
+        wait_until_sync(lambda: self._navigate(url) != "net::ERR_NETWORK_CHANGED", url)
         self.until("document.readyState === 'complete'")
+
+    def _navigate(self, url: str) -> str | None:
+        """Return the browser's error, if there is one."""
+        error: str | None = self._browser.call("Page.navigate", url=url).get("errorText")
+        return error
 
     def until(self, condition: str) -> Any:
         def holds() -> Any:
@@ -185,11 +191,22 @@ class Tab:
     def press(self, *keys: str) -> None:
         """Press keys as a person does: Enter also clicks the button that has the focus."""
         for key in keys:
-            text = "\r" if key == "Enter" else key if len(key) == 1 else ""
-            code = {"Enter": 13, "Escape": 27, "Tab": 9, "Backspace": 8}.get(key, 0)
-            given = {"key": key, "windowsVirtualKeyCode": code}
-            self._browser.call("Input.dispatchKeyEvent", type="keyDown", text=text, **given)
-            self._browser.call("Input.dispatchKeyEvent", type="keyUp", **given)
+            self.hold(key, 1)
+
+    def hold(self, key: str, times: int) -> None:
+        """Hold a key down until it has been sent this number of times."""
+        text = "\r" if key == "Enter" else key if len(key) == 1 else ""
+        code = {"Enter": 13, "Escape": 27, "Tab": 9, "Backspace": 8}.get(key, 0)
+        given = {"key": key, "windowsVirtualKeyCode": code}
+        for number in range(times):
+            self._browser.call(
+                "Input.dispatchKeyEvent",
+                type="keyDown",
+                text=text,
+                autoRepeat=number > 0,
+                **given,
+            )
+        self._browser.call("Input.dispatchKeyEvent", type="keyUp", **given)
 
     def click(self, selector: str) -> None:
         found = self.until(f"document.querySelector({selector!r}) !== null")

@@ -61,6 +61,7 @@ class MadeUpPool:
     Attributes:
         removed: A map that nobody announces any more.
         paused: Maps that are paused, besides one that always is.
+        gone: Names of the functions and agents that have left.
         owner: The caller that has the largest job.
     """
 
@@ -75,6 +76,7 @@ class MadeUpPool:
         self._total = total
         self.removed = ""
         self.paused: set[str] = set()
+        self.gone: set[str] = set()
         self.owner = "jetmap api on web-1"
         self._infos = [
             FunctionInfo(name, doc=doc, module="shop.tasks", max_parallel=8 if n == 6 else None)
@@ -82,7 +84,8 @@ class MadeUpPool:
         ]
 
     def agents(self, second: int) -> list[Presence]:
-        return [self._agent(n, second) for n in range(self._hosts)]
+        found = [self._agent(n, second) for n in range(self._hosts)]
+        return [presence for presence in found if presence.agent not in self.gone]
 
     def callers(self, second: int) -> list[Activity]:
         """A gateway, a program and a worker of jobs share the maps."""
@@ -140,7 +143,8 @@ class MadeUpPool:
         memory = (0.3 + 0.3 * draw.random()) * (256 << 30)
         return presence(
             f"agent-{number:04}", host=f"r{number // 40:02}-n{number % 40:02}", pid=4_000 + number,
-            cores=self._cores, busy=sum(c >= FIRST_RUNNING for c in cells), functions=self._infos,
+            cores=self._cores, busy=sum(c >= FIRST_RUNNING for c in cells),
+            functions=[info for info in self._infos if info.name not in self.gone],
             running=[name for name, *_ in FUNCTIONS[:9]], cells=bytes(cells),
             packages={"jetmap": "0.9.1" if number == 1 else "0.9.2"}, python="3.13.1",
             memory=round(memory), memory_limit=256 << 30, offer="8f3a9c21", version="71d0a4b9",
@@ -151,6 +155,7 @@ class MadeUpPool:
         busy = self.state not in ("idle", "empty")
         wave = (1 + 0.2 * math.sin((second + 9 * number) / 11)) if busy else 0.0
         functions = [self._function(n, second, wave) for n in range(number, len(FUNCTIONS), 3)]
+        functions = [function for function in functions if function.name not in self.gone]
         maps = [self._map(n, second) for n in range(number, self._maps, 3)]
         maps = [found for found in maps if found.id != self.removed]
         is_failing = self.state == "failing"

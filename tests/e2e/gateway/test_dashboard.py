@@ -120,6 +120,11 @@ def test_one_item_runs_from_the_form_of_its_schema(tab: Tab) -> None:
     tab.do("document.querySelector('[name=\"kwargs.plus\"]').value = '8'")
     tab.click("form[data-run=double] button")
     tab.until("document.querySelector('[aria-label=\"Its value\"]')?.textContent === '50'")
+    tab.do("document.querySelector('[name=item]').value = '9007199254740993'")
+    tab.click("form[data-run=double] button")
+    tab.until(
+        "document.querySelector('[aria-label=\"Its value\"]').textContent === '18014398509481994'"
+    )
 
 
 def test_failures_gather_by_cause(shared_up: Up, tab: Tab) -> None:

@@ -1,4 +1,4 @@
-"""The dashboard's modules without a browser, in node: cells, changes, jobs of the store, advice."""
+"""The dashboard's modules without a browser, in node: cells, changes, filters, forms, advice."""
 
 from __future__ import annotations
 
@@ -36,6 +36,12 @@ def test_the_light_theme_is_the_same_before_a_script_has_chosen_it() -> None:
         r":root:not\(\[data-theme\]\) \{\n(.*?)^\} \}", style, re.MULTILINE | re.DOTALL
     )
     assert chosen is not None and before is not None and chosen[1] == before[1]
+
+
+def test_every_module_is_asked_for_at_once() -> None:
+    page = (UI / "ui.html").read_text(encoding="utf-8")
+    asked = re.findall(r'(?:modulepreload" href|module" src)="\$root/assets/ui/(\w+\.js)"', page)
+    assert sorted(asked) == sorted(path.name for path in UI.glob("*.js"))
 
 
 def test_each_core_of_a_large_pool_is_a_square_of_its_state(tmp_path: Path) -> None:
@@ -93,6 +99,174 @@ assert.equal(d.history.length, 120)
 assert.equal(d.history[119][0], 199)
 """
     run_modules(tmp_path, script, "feed.js")
+
+
+FEED = """
+import assert from 'node:assert'
+import { Feed } from './feed.js'
+let clock = 0, slept = 0, count = 0
+const timers = new Map(), sources = [], told = []
+const set = every => (what, ms) => {
+  timers.set(++count, { what, at: clock + ms, every })
+  return count
+}
+Object.assign(globalThis, { setTimeout: set(false), setInterval: set(true) })
+globalThis.clearTimeout = globalThis.clearInterval = id => timers.delete(id)
+Date.now = () => clock + slept
+AbortSignal.timeout = ms => {
+  const ends = new AbortController()
+  setTimeout(() => ends.abort(new Error('too late')), ms)
+  return ends.signal
+}
+let session = 0   // The status of its answers; 0: none.
+globalThis.EventSource = class {
+  static OPEN = 1
+  constructor() { this.heard = {}; this.readyState = 0; sources.push(this) }
+  addEventListener(name, what) { this.heard[name] = what }
+  close() { this.isClosed = true }
+  send(name) { this.readyState = 1; this.heard[name]({ data: '{}' }) }
+}
+globalThis.fetch = (address, { signal }) => new Promise((answer, fail) => {
+  if (session) answer(new Response(null, { status: session }))
+  signal.addEventListener('abort', () => fail(signal.reason))
+})
+const pass = async (seconds, each = () => {}) => {
+  for (let i = 0; i < seconds; i++) {
+    clock += 1000
+    for (const [id, timer] of [...timers]) {
+      if (!timers.has(id) || timer.at > clock) continue
+      if (timer.every) timer.at += 1000; else timers.delete(id)
+      timer.what()
+    }
+    for (let turn = 0; turn < 20; turn++) await null
+    each()
+  }
+}
+const kinds = () => told.splice(0).map(m => Object.keys(m)[0]).filter(k => k !== 'change')
+const feed = new Feed('', message => told.push(message))
+feed.open()
+const [first] = sources
+first.send('snapshot')
+await pass(60, () => first.send('change'))
+await pass(9)
+first.send('change')
+slept = 3600e3   // The machine sleeps for an hour, and its timers with it.
+await pass(9)
+assert.deepEqual(kinds(), ['snapshot'])
+"""
+
+
+def test_silence_of_a_gateway_is_a_loss_and_sleep_is_none(tmp_path: Path) -> None:
+    """The gateway hangs; it is asked until it answers again."""
+    script = """
+await pass(2)
+const [lost] = told.splice(0)
+assert(first.isClosed && lost.lost >= 10 && lost.lost < 13, JSON.stringify(lost))
+await pass(120)
+assert(sources.length >= 5, sources.length)
+assert.deepEqual([...new Set(kinds())], ['lost'])
+while (sources.at(-1).isClosed) await pass(1)
+kinds()
+sources.at(-1).send('snapshot')
+const opened = sources.length
+await pass(30, () => sources.at(-1).send('change'))
+assert.deepEqual(kinds(), ['snapshot'])
+assert.equal(sources.length, opened)
+
+// A stream alone that hangs is opened again, and nobody notices.
+session = 204
+await pass(10)
+assert.deepEqual([kinds(), sources.length], [[], opened + 1])
+// What comes slowly may take its time.
+sources.at(-1).readyState = 1
+await pass(29)
+assert.deepEqual([kinds(), sources.length], [[], opened + 1])
+await pass(1)
+assert.deepEqual([kinds(), sources.at(-1).isClosed], [['lost'], true])
+
+// Nothing is opened for a page that is hidden meanwhile, or opened twice.
+await pass(6)
+session = 0
+await pass(11)
+feed.close()
+const before = sources.length
+await pass(60)
+assert.equal(sources.length, before)
+session = 401
+feed.open()
+sources.at(-1).onerror()
+await pass(10)
+assert.deepEqual([kinds().at(-1), sources.length], ['login', before + 1])
+"""
+    run_modules(tmp_path, FEED + script, "feed.js")
+
+
+def test_a_filter_is_words_and_labels(tmp_path: Path) -> None:
+    script = r"""
+import assert from 'node:assert'
+import { hasWords, labelWord, labelsOf, wordsOf } from './filter.js'
+const cases = {
+  '': [], '  ': [], 'price web-2': ['price', 'web-2'], '"two words"': ['two words'], '"" x': ['x'],
+  'region:"new york" x': ['region:new york', 'x'], 'a:"still typ': ['a:still typ'],
+  'a:"say \\"hi\\""': ['a:say "hi"'], 'c:\\temp': ['c:\\temp'],
+}
+for (const [text, words] of Object.entries(cases)) assert.deepEqual(wordsOf(text), words, text)
+for (const value of ['7', 'new york', 'say "hi"', 'c:\\my files', 'x"y', 'x\\'])
+  assert.deepEqual(wordsOf(labelWord('a', value)), [`a:${value}`])
+const asked = wordsOf('price customer:7 region:"new york" url:http://x team: b@d:1 list:1,2')
+assert.deepEqual(labelsOf(asked), ['customer=7', 'region=new york', 'url=http://x'])
+const m = { function: 'price', id: 'M1', owner: 'api on web-1:80', kind: 'job', state: 'ok',
+  labels: { region: 'New York', customer: '70' } }
+const has = text => hasWords(m, wordsOf(text))
+for (const text of ['', 'PRICE', 'region:"new york"', '"new york"', 'customer:70 web-1:80 m1'])
+  assert(has(text), text)
+for (const text of ['region:new', 'customer:7', 'price x', 'region:"new york" x'])
+  assert(!has(text), text)
+"""
+    run_modules(tmp_path, script, "filter.js")
+
+
+def test_a_form_is_read_as_json_that_keeps_every_digit(tmp_path: Path) -> None:
+    script = r"""
+import assert from 'node:assert'
+globalThis.document = { createElement: () => ({}) }
+const { formOf, pretty, read } = await import('./form.js')
+const field = (name, type, value, more = {}) => ({ name, dataset: { type }, value, ...more })
+const big = '9007199254740993'
+const numbers = { [big]: big, '-7': '-7', '007': '7', '1e3': '1000', '2.50': '2.5', '-0': '0' }
+for (const [typed, sent] of Object.entries(numbers))
+  assert.equal(read([field('item', 'number', typed)], 'null').item, sent)
+const filled = read([
+  field('item.n', 'number', big), field('item.list', 'json', `[${big}, 1.0]`),
+  field('item.b', 'string', ''), field('item.c', 'string', '', { required: true }),
+  field('kwargs.deep', 'boolean', 'on', { checked: false }), field('kwargs.a"b', 'string', 'x'),
+  field('', 'string', 'a button'),
+], '{}')
+assert.equal(filled.item, `{"n":${big},"list":[${big}, 1.0],"c":""}`)
+assert.equal(filled.kwargs, '{"deep":false,"a\\"b":"x"}')
+assert.throws(() => read([field('item', 'json', '[1')], 'null'), SyntaxError)
+
+const blank = item => /data-blank="(.*?)"/.exec(formOf({ item }).text)[1]
+const properties = { a: { type: 'integer' } }, object = { type: 'object', properties }
+assert.equal(blank(object), '{}')
+assert.equal(read([field('item.a', 'number', '')], '{}').item, '{}')
+assert.equal(blank({ anyOf: [object, { type: 'null' }] }), 'null')
+assert.equal(blank(properties.a), 'null')
+const shown = (type, value) => formOf({ item: { type: 'object',
+  properties: { a: { type, default: value } } } }).text
+assert.match(shown('integer', 2 ** 53 - 1), /value="9007199254740991"/)
+assert.match(shown('integer', 2 ** 60), /value="" placeholder="its default"/)
+assert.match(shown('array', [2 ** 63]), /placeholder="its default"><\/textarea>/)
+assert.match(shown('number', 0.1234567890123456), /value="0.1234567890123456"/)
+
+const nested = `{"a":[1,{}],"b":{"n":${big},"f":1.0},"c":[]}`
+assert.equal(pretty(nested).replace(/\n */g, ' '),
+  `{ "a": [ 1, {} ], "b": { "n": ${big}, "f": 1.0 }, "c": [] }`)
+assert.equal(pretty('{"a":[1,2]}'), JSON.stringify({ a: [1, 2] }, null, 2))
+assert.equal(pretty(String.raw`"a\"[,]: x"`), String.raw`"a\"[,]: x"`)
+assert.equal(pretty(`[ "${'long '.repeat(1e6)}" ]`).length, 5e6 + 8)
+"""
+    run_modules(tmp_path, script, "form.js", "dom.js")
 
 
 ADVICE = """

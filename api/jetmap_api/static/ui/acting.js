@@ -1,4 +1,4 @@
-// Acting: ask first where it matters, post, show '… ing' until an announcement confirms it.
+// Acting: ask first where it matters, post, show '… ing' until an announcement confirms it. The focus stays where the buttons were.
 import { plural } from './dom.js'
 import { post } from './gateway.js'
 import { $, main, render, say, ui, world } from './page.js'
@@ -22,6 +22,8 @@ async function act(id, word, path, body, text, is) {
 const openMap = id => { const m = world.find(id); return m && isOpen(m) ? m : null }
 export function yes(key, box) {
   const at = key.indexOf(':'), what = key.slice(0, at), id = key.slice(at + 1), m = world.find(id), path = pathOf(m, id)
+  // A field without a number reads as empty, which ends the limit.
+  if ($('[data-field=limit]', box)?.reportValidity() === false) return
   if (what === 'pausepool') return steerPool(true)
   if (what === 'pausefn') return steer(id, 'pause')
   if (what === 'limitfn') return steer(id, 'limit', cores(box))
@@ -29,7 +31,7 @@ export function yes(key, box) {
   if (what === 'cancel') act(id, 'Cancelling', `${path}/cancel`, undefined, `Cancelled ${id.slice(-6)}. Its cores are free.`, () => !openMap(id))
   if (what === 'limit') { const v = cores(box); act(id, 'Setting', m?.kind === 'job' ? `${path}/limit${v ? `?max_parallel=${v}` : ''}` : `${path}/limit`, m?.kind === 'job' ? undefined : { cores: v }, v ? `${id.slice(-6)} takes at most ${plural(v, 'core')}.` : `${id.slice(-6)} has no limit of its own.`, () => { const now = openMap(id); return !now || (now.limit ?? null) === (v || null) }) }
 }
-const cores = box => Math.max(0, Math.floor(Number($('[data-field=limit]', box).value) || 0))
+const cores = box => Number($('[data-field=limit]', box).value)
 export function steer(name, what, v) {
   const [word, said] = { pause: ['Pausing', `Paused ${name}. Items that are being computed end.`], resume: ['Resuming', `Resumed ${name}.`], limit: ['Setting', v ? `${name} takes at most ${plural(v, 'core')}.` : `${name} has no limit of its own.`] }[what]
   const is = () => { const f = world.byName.get(name); return !f || (what === 'limit' ? f.limit === (v || f.declared) : f.paused === (what === 'pause')) }
@@ -39,16 +41,35 @@ export function steerPool(on) { act('pool', on ? 'Pausing' : 'Resuming', `/ui/po
 function pathOf(m, id) { return `${m?.kind === 'job' ? '/jobs' : '/ui/maps'}/${encodeURIComponent(id)}` }
 export function setPause(id, on) {
   const m = openMap(id)
-  if (m && !away()) act(id, on ? 'Pausing' : 'Resuming', `${pathOf(m, id)}/${on ? 'pause' : 'resume'}`, undefined, on ? `Paused ${id.slice(-6)}. Chunks under way finish.` : `Resumed ${id.slice(-6)}.`, () => { const now = openMap(id); return !now || isPaused(now) === on })
+  if (m && !away() && !ui.busy.has(id)) act(id, on ? 'Pausing' : 'Resuming', `${pathOf(m, id)}/${on ? 'pause' : 'resume'}`, undefined, on ? `Paused ${id.slice(-6)}. Chunks under way finish.` : `Resumed ${id.slice(-6)}.`, () => { const now = openMap(id); return !now || isPaused(now) === on })
 }
-let back = ''   // What has the focus again once a question is dropped: the button that asked, or the row of a key press.
-export function startAsk(key) {
-  const at = document.activeElement, row = at?.closest('tr[data-key]')?.dataset.key
-  back = row && at.dataset.ask !== key ? `tr[data-key="${CSS.escape(row)}"] [data-row]` : `[data-ask="${CSS.escape(key)}"]`
+
+// ---- questions and the focus -------------------------------------------------------------------------
+const inDetail = e => e?.closest('[data-key=detail]') != null
+const rowLink = id => `tr[data-key="${CSS.escape(id)}"] [data-row]`
+let began = ''   // The button, by its key, that had the focus last.
+let back = ''    // What has the focus again once a question is dropped: the button that asked, or the row of a key press.
+// by: the button that asks, or whatever had the focus as a key was pressed.
+export function startAsk(key, by = document.activeElement) {
+  const row = by?.closest('tr[data-key]')?.dataset.key
+  // A wide page shows a map's buttons twice; the question is where it was asked.
+  ui.asker = row ? 'list' : 'detail'
+  back = row && by.dataset.ask !== key ? rowLink(row) : `${inDetail(by) ? '[data-key=detail] ' : ''}[data-ask="${CSS.escape(key)}"]`
   ui.ask = key; render()
   ;($('.ask input', main) ?? $('.ask [data-act=no]', main))?.focus()
 }
 export function dropAsk() {
   ui.ask = ''; render()
   $(back, main)?.focus()
+}
+// Draw; if that takes away what has the focus in a box of buttons, the focus goes to what stands there now: the word of an
+// action under way, the safe answer, the button that replaced the first one; else to its row, else to the page's main part.
+export function keepFocus(drawing) {
+  const at = document.activeElement, box = at?.closest('[data-of]'), row = at?.closest('tr[data-key], li[data-key]')?.dataset.key, side = inDetail(at)
+  if (box && at.nodeName === 'BUTTON' && at.dataset.key) began = at.dataset.key
+  drawing()
+  if (!box || at.isConnected && !at.disabled) return
+  const boxes = [...main.querySelectorAll(`[data-of="${CSS.escape(box.dataset.of)}"]`)], now = boxes.find(e => inDetail(e) === side) ?? boxes[0]
+  const next = now && ($('[data-busy]', now) ?? $('.ask input', now) ?? $('.ask [data-act=no]', now) ?? $(`[data-key="${began}"]:enabled`, now) ?? $('button:enabled', now))
+  ;(next ?? (row && $(`[data-key="${CSS.escape(row)}"] [data-row]`, main)) ?? main).focus({ preventScroll: true })
 }

@@ -1,5 +1,5 @@
 // The dashboard: draws the view, and keeps what is known up to date.
-import { dropAsk, setPause, settle, startAsk, steer, steerPool, yes } from './acting.js'
+import { dropAsk, keepFocus, setPause, settle, startAsk, steer, steerPool, yes } from './acting.js'
 import { look, trace } from './asking.js'
 import { readColours, colours } from './charts.js'
 import { draw, h, num, about } from './dom.js'
@@ -8,8 +8,8 @@ import { isLoggedIn, login, loginAddress } from './gateway.js'
 import { drawCells, hideTip, onCells } from './grid.js'
 import { listen } from './keys.js'
 import { $, JOBS_AT_ONCE, MOST_JOBS, help, main, page, paintWith, render, root, say, soon, ui, world } from './page.js'
-import './running.js'
-import { views, titles, charts, see, away, clock, recent, isOpen } from './views.js'
+import { leave } from './running.js'
+import { views, titles, charts, see, away, clock, recent, isOpen, isWide } from './views.js'
 
 const still = matchMedia('(prefers-reduced-motion: reduce)').matches
 let tick = 0
@@ -25,7 +25,10 @@ paintWith(() => {
   const begun = performance.now()
   see(world, ui)
   settle(begun)
-  draw(main, h`${banner()}<div class="stack live" data-key="view-${ui.view}">${views[ui.view]()}</div>`)
+  keepFocus(() => draw(main, h`${banner()}<div class="stack live" data-key="view-${ui.view}">${views[ui.view]()}</div>`))
+  if (ui.ask && !$('.ask', main)) ui.ask = ''   // It has become pointless.
+  // Once somebody has typed or chosen, the browser heeds no attribute.
+  for (const [field, value] of [[$('#find', main), ui.find], [$('select[data-act=fn]', main), ui.fn]]) if (field && field.value !== value) field.value = value
   page.classList.toggle('away', away())
   for (const canvas of main.querySelectorAll('canvas[data-chart]')) charts.get(canvas.dataset.chart)?.(canvas)
   drawCells()
@@ -66,27 +69,36 @@ const acts = {
   help: () => help.showModal(),
   spot: b => { ui.spot = ui.spot === +b.dataset.i ? -1 : +b.dataset.i },
   state: b => { ui.state = b.dataset.s }, clear: () => Object.assign(ui, { find: '', state: 'all', fn: '' }),
-  find: b => { ui.find = b.dataset.text; ui.carries = ui.view !== 'maps'; location.hash = '#maps' },
-  hosts: b => { ui.find = b.dataset.text; ui.carries = true; location.hash = '#hosts' },
+  find: b => { ui.find = b.dataset.text; ui.carries = ui.view !== 'maps'; visit('#maps') },
+  hosts: b => { ui.find = b.dataset.text; ui.carries = true; visit('#hosts') },
   older: () => { ui.older = Math.min(MOST_JOBS, ui.older + JOBS_AT_ONCE) },
   pause: b => setPause(b.dataset.id, true), resume: b => setPause(b.dataset.id, false),
   pool: b => steerPool(b.dataset.do === 'pause'), fnresume: b => steer(b.dataset.id, 'resume'),
-  ask: b => startAsk(b.dataset.ask), no: dropAsk, yes: b => yes(b.dataset.ask, b.parentNode),
-  open: b => { const k = b.dataset.id; if (ui.open.has(k)) ui.open.delete(k); else { ui.open.add(k); if (!k.includes(' ') && !ui.traces.get(k)?.traceback) trace(k).catch(() => {}) } },
-  copy: b => { navigator.clipboard?.writeText(b.dataset.text).then(() => say('Copied')).catch(() => say('The browser does not let this page copy.')) },
+  leave: b => leave(b.dataset.id),
+  ask: b => startAsk(b.dataset.ask, b), no: dropAsk, yes: b => yes(b.dataset.ask, b.parentNode),
+  open: b => { const k = b.dataset.id; if (ui.open.has(k)) ui.open.delete(k); else { ui.open.add(k); if (!k.includes(' ') && !ui.traces.get(k)?.traceback) trace(k) } },
+  copy: b => copy(b.dataset.text, $('pre', b.parentNode)),
 }
 document.addEventListener('click', e => {
+  if (e.target.closest?.('.skip')) { e.preventDefault(); return main.focus() }   // Its address would be that of a view.
   const b = e.target.closest?.('button[data-act]')
   if (!b || b.disabled) return
   acts[b.dataset.act]?.(b)
   if (!['ask', 'no', 'yes', 'theme', 'help', 'copy'].includes(b.dataset.act)) render()
-  const input = $('#find'); if (input && input.value !== ui.find) input.value = ui.find
 })
 document.addEventListener('input', e => { if (e.target.id === 'find') { ui.find = e.target.value; render() } })
 document.addEventListener('change', e => { if (e.target.dataset.act === 'fn') { ui.fn = e.target.value; render() } })
-function toHost(i) { ui.find = world.hosts[i].name; ui.carries = true; location.hash = 'hosts' }
+// Browsers give a page its clipboard over HTTPS and on this machine only.
+async function copy(text, shown) {
+  try { await navigator.clipboard.writeText(text) } catch {
+    getSelection().selectAllChildren(shown)
+    if (!document.execCommand('copy')) return say('The browser does not let this page copy. The text is selected.')
+  }
+  say('Copied')
+}
+function toHost(i) { ui.find = world.hosts[i].name; ui.carries = true; visit('#hosts') }
 onCells(toHost)
-listen(acts, toHost)
+listen(acts, visit, toHost)
 
 // ---- themes and addresses ----------------------------------------------------------------------------
 const light = matchMedia('(prefers-color-scheme: light)')
@@ -97,21 +109,33 @@ function setTheme(theme, keep) {
 }
 function kept() { try { return localStorage.getItem('jetmap theme') } catch { return null } }
 light.addEventListener('change', () => { if (!kept()) setTheme(light.matches ? 'light' : 'dark') })
+// Go to a view at once: the browser announces a new address behind keys that are pressed already.
+function visit(hash) { location.hash = hash; route() }
+history.scrollRestoration = 'manual'
+let shown = null, left = 0   // The address that is shown; the place in the list where a map was opened.
 function route() {
-  const [view, id] = location.hash.slice(1).split('/'), old = ui.view
+  if (location.hash === shown) return
+  shown = location.hash
+  const [view, id] = shown.slice(1).split('/'), old = ui.view, oldId = ui.id
   let name = ''
   try { name = decodeURIComponent(id ?? '') } catch { /* not an address of ours */ }
   Object.assign(ui, { view: Object.hasOwn(views, view) ? view : 'now', id: name })
   // A link that was followed is heard of late: what was asked meanwhile of the thing that it names stays.
   if (!name || !ui.ask.endsWith(`:${name}`)) ui.ask = ''
   // A filter belongs to its view; some links bring one along.
-  const isBack = (ui.view === 'maps' && old === 'map') || (ui.view === 'map' && old === 'maps')
-  if (old !== ui.view && !ui.carries && !isBack) ui.find = ''
+  const isBack = ui.view === 'maps' && old === 'map', isFurther = ui.view === 'map' && old === 'maps'
+  if (old !== ui.view && !ui.carries && !isBack && !isFurther) ui.find = ''
   ui.carries = false
+  if (ui.view === 'map' && old !== 'map') left = isFurther ? scrollY : 0
   document.title = `${titles[ui.view]} · jetmap`
   hideTip()
   render()
-  if (old !== ui.view) { scrollTo(0, 0); main.focus({ preventScroll: true }) }
+  if (isBack || isFurther && isWide()) {
+    if (!isWide()) scrollTo(0, left)
+    ;($(`tr[data-id="${CSS.escape(oldId || ui.id)}"] [data-row]`, main) ?? main).focus()
+  } else if (old !== ui.view) { scrollTo(0, 0); main.focus({ preventScroll: true }) }
+  // On a narrow page it is above the list.
+  else if (ui.view === 'functions' && oldId !== ui.id && innerWidth <= 1100) { scrollTo(0, 0); $('[data-key^="fd-"]', main)?.focus({ preventScroll: true }) }
 }
 addEventListener('hashchange', route)
 addEventListener('resize', soon)

@@ -1,9 +1,11 @@
 // What the gateway is asked while somebody looks: details of a map, jobs of the store, schemas, tracebacks.
+import { labelsOf, wordsOf } from './filter.js'
 import { get } from './gateway.js'
 import { MOST_JOBS, soon, ui, world } from './page.js'
-import { away, isOpen, lacksFailures } from './views.js'
+import { away, isOpen, isWide, lacksFailures } from './views.js'
 
-const asked = new Map()
+const asked = new Map()   // When each thing was asked for last.
+let sought = ''           // The list of jobs that is in view.
 function once(key, seconds, what) {
   if (away() || performance.now() - (asked.get(key) ?? -1e9) < seconds * 1000) return
   asked.set(key, performance.now())
@@ -26,12 +28,14 @@ export function look() {
       soon()
     })
   }
-  if ((ui.view === 'maps' || ui.view === 'map' && innerWidth >= 1900) && (ui.state === 'all' || ui.state === 'ended')) {
-    const labels = ui.find.split(/\s+/).map(w => w.split(':')).filter(p => p.length === 2 && p[0] && p[1]).map(p => p.join('='))
+  if ((ui.view === 'maps' || ui.view === 'map' && isWide()) && (ui.state === 'all' || ui.state === 'ended')) {
+    const labels = labelsOf(wordsOf(ui.find))
     const query = new URLSearchParams({ state: 'succeeded,failed,cancelled', limit: ui.older, ...ui.fn && { function: ui.fn }, ...labels.length && { labels: labels.join(',') } })
+    // The list that was left had taken the place of this one.
+    if (sought !== String(query)) { sought = String(query); asked.delete(`jobs ${query}`) }
     once(`jobs ${query}`, 15, async () => {
       const found = await get(`/jobs?${query}`)
-      if (!found.problem) { world.keep(found.jobs, true, ui.id); world.older = found.next != null && ui.older < MOST_JOBS; soon() }
+      if (!found.problem && sought === String(query)) { world.keep(found.jobs, true, ui.id); world.older = found.next != null && ui.older < MOST_JOBS; soon() }
     })
   }
   if (ui.view === 'failures') once('jobs that failed', 15, async () => { const found = await get('/jobs?state=failed&limit=20'); if (!found.problem) { ui.failed = found.jobs; soon() } })
@@ -50,7 +54,7 @@ async function storedFailures(id) {
   soon()
 }
 export async function trace(key) {
-  const d = await get(`/ui/failures/${key}`)
+  const d = await get(`/ui/failures/${key}`).catch(() => ({ problem: { detail: 'The gateway did not answer. Hide this and show it again to ask once more.' } }))
   ui.traces.set(key, d.problem ? { note: d.problem.detail } : d)
   soon()
 }

@@ -1,37 +1,29 @@
-// Running one item from its form.
+// Running one item from its form: one at a time, until its answer comes or somebody waits no longer.
 import { about } from './dom.js'
+import { pretty, read } from './form.js'
 import { post } from './gateway.js'
-import { render, ui } from './page.js'
+import { $, render, ui } from './page.js'
 
-function valueOf(input) {
-  const text = input.value
-  if (input.dataset.type === 'boolean') return input.checked
-  if (text === '' && !input.required) return undefined
-  if (input.dataset.type === 'number') return Number(text)
-  return input.dataset.type === 'json' ? JSON.parse(text) : text
-}
-document.addEventListener('submit', async e => {
-  const name = e.target.dataset.run
+document.addEventListener('submit', e => {
+  const form = e.target, name = form.dataset.run
   if (!name) return
   e.preventDefault()
-  let item, kwargs = {}
-  try {
-    for (const input of e.target.elements) {
-      if (!input.name) continue
-      const value = valueOf(input), dot = input.name.indexOf('.')
-      if (value === undefined) continue
-      if (dot < 0) item = value
-      else if (input.name.startsWith('item.')) (item ??= {})[input.name.slice(5)] = value
-      else kwargs[input.name.slice(7)] = value
-    }
-  } catch { ui.result = { fn: name, value: 'A field is not JSON.', note: 'Arrays and objects are written as JSON.', bad: true }; return render() }
-  const query = Object.keys(kwargs).length ? `?kwargs=${encodeURIComponent(JSON.stringify(kwargs))}` : ''
-  ui.result = { fn: name, value: '…', note: 'Waiting for a core' }; render()
-  const began = performance.now()
-  try {
-    const { ok, found } = await post(`/map/${encodeURIComponent(name)}${query}`, JSON.stringify([item === undefined ? null : item]), null)
-    const took = `In ${about((performance.now() - began) / 1000)}, the way to the gateway included.`
-    ui.result = ok ? { fn: name, value: JSON.stringify(found[0], null, 2), note: took } : { fn: name, value: found?.detail ?? found?.title ?? 'It failed.', note: took, bad: true }
-  } catch { ui.result = { fn: name, value: 'The gateway does not answer.', note: 'Nothing is known of the item.', bad: true } }
-  render()
+  if (ui.running.has(name)) return
+  try { run(name, read(form.elements, $('[data-blank]', form).dataset.blank)) } catch { show({ fn: name, value: 'A field is not JSON.', note: 'Arrays and objects are written as JSON.', bad: true }) }
 })
+function show(result) { ui.result = result; render() }
+async function run(fn, { item, kwargs }) {
+  const waiting = new AbortController(), began = performance.now()
+  ui.running.set(fn, waiting)
+  show({ fn, value: '…', note: 'Waiting for a core' })
+  try {
+    const { ok, found, text } = await post(`/map/${encodeURIComponent(fn)}${kwargs && `?kwargs=${encodeURIComponent(kwargs)}`}`, `[${item}]`, waiting.signal)
+    const note = `In ${about((performance.now() - began) / 1000)}, the way to the gateway included.`
+    ui.result = ok ? { fn, value: pretty(text.trim().slice(1, -1)), note } : { fn, value: found?.detail ?? found?.title ?? 'It failed.', note, bad: true }
+  } catch {
+    ui.result = waiting.signal.aborted ? { fn, value: 'Nobody waits for it any more.', note: 'The gateway cancels it.', bad: true } : { fn, value: 'The gateway does not answer.', note: 'Nothing is known of the item.', bad: true }
+  }
+  ui.running.delete(fn)
+  render()
+}
+export function leave(fn) { ui.running.get(fn)?.abort() }

@@ -1,5 +1,6 @@
 // The views: each is one function from what is known to HTML.
 import { h, num, secs, about, bytes, pct, plural, three, quantile } from './dom.js'
+import { hasWords, labelWord, wordsOf } from './filter.js'
 import { formOf } from './form.js'
 import { rowOf } from './world.js'
 import { area, bars, histogram, spark, colours, IDLE, STARTING, FAILED, DRAINING, UNKNOWN, OTHER, MARKS } from './charts.js'
@@ -37,8 +38,10 @@ const words = { ok: 'done', failed: 'ended with failures', timeout: 'timed out',
 const stateWord = (s, word = words[s] ?? s) => h`<span class="state ${s}"><span aria-hidden="true">${stateMark[s]}</span> ${word}</span>`
 export const away = () => world.away != null || ui.lost != null
 const off = () => away() || ui.over ? h` disabled title="Nothing can be changed ${ui.over ? 'until you log in' : 'while the connection is away'}"` : ''
-const ask = (key, question, yes, field) => h`<div class="ask" data-key="ask" role="group" aria-label="${question}"><span>${question}</span>${field}<button class="${field ? 'go' : 'stop'}" data-act="yes" data-ask="${key}">${yes}</button><button data-act="no">${field ? 'Leave it' : 'Keep as it is'}</button></div>`
-const labels = m => Object.entries(m.labels).map(([k, v]) => h` <button class="label" data-act="find" data-text="${k}:${v}" aria-label="Filter by ${k}: ${v}">${k}: ${v}</button>`)
+const ask = (key, question, yes, field) => h`<div class="ask" data-key="ask" role="group" aria-label="${question}"><span>${question}</span>${field}<button class="${field ? 'go' : 'stop'}" data-act="yes" data-ask="${key}"${off()}>${yes}</button><button data-act="no">${field ? 'Leave it' : 'Keep as it is'}</button></div>`
+const MOST_CORES = 1e6   // As the gateway has it.
+const askLimit = (name, limit, none) => ask(ui.ask, name, 'Set', h`<input type="number" min="0" max="${MOST_CORES}" step="1" data-field="limit" value="${limit ?? ''}" placeholder="${none}" aria-label="${name}; 0 or nothing: ${none}">`)
+const labels = m => Object.entries(m.labels).map(([k, v]) => h` <button class="label" data-act="find" data-text="${labelWord(k, v)}" aria-label="Filter by ${k}: ${v}">${k}: ${v}</button>`)
 const waitText = { cores: 'cores', 'a limit': 'its own limit', 'a limit of its function': 'its function’s limit', 'a pause': 'to be resumed', 'a pause of its function': 'its function to be resumed', 'a pause of the pool': 'the pool to be resumed', 'its reader': 'its slow reader', 'its input': 'more of its input', workers: 'a worker for it', room: 'room in the store' }
 const reasonText = { 'too-many-maps': 'over the limit of open maps', 'limit-exceeded': 'over a limit', 'unknown-function': 'for an unknown function', 'no-workers': 'without a worker', 'workers-cannot-start': 'because workers cannot start', 'broker-unreachable': 'without the broker', closed: 'while closing' }
 const open = { running: 0, waiting: 1, paused: 2 }
@@ -48,13 +51,13 @@ export const isPaused = m => m.waits === 'a pause'
 // How long a map's oldest chunk has been out, or a map that has not begun has waited; short times say nothing.
 const LONG = 5
 const oldest = m => { const s = m.oldest == null ? 0 : world.now - m.oldest; return s > LONG && isOpen(m) && h`<small>${m.state === 'waiting' && !m.done ? 'for' : 'oldest chunk out for'} ${about(s)}</small>` }
-const busy = key => h`<span class="quiet" role="status">${ui.busy.get(key).word} …</span>`
+const busy = key => h`<div class="acts" data-key="busy"><span class="quiet" role="status" tabindex="-1" data-busy>${ui.busy.get(key).word} …</span></div>`
 const crashes = x => Object.values(x.crashes).reduce((a, b) => a + b, 0)
 
 // ---- Now -------------------------------------------------------------------------------------------
 function attention() {
   const list = [], versions = tallied(world.hosts.map(x => x.version)), usual = most(versions)
-  if (world.document.paused) list.push([h`<b>The pool is paused.</b> Nothing new starts until somebody resumes it.`, '', h`<div class="right">${poolActs()}</div>`])
+  if (world.document.paused) list.push([h`<b>The pool is paused.</b> Nothing new starts until somebody resumes it.`, '', h`<div class="right" data-of="pool">${poolActs()}</div>`])
   for (const f of world.functions) if (f.paused) { const k = world.maps.filter(m => isOpen(m) && m.function === f.name).length; list.push([h`<b>${f.name}</b> is paused${k > 0 && `: ${plural(k, 'map')} of it ${k === 1 ? 'waits' : 'wait'} until ${k === 1 ? 'its' : 'their'} timeout`}.`, link('functions', f.name), 'See the function']) }
   const ill = world.hosts.filter(x => x.state === 'failed'), gone = world.hosts.filter(x => x.state === 'gone'), killed = world.hosts.filter(x => x.kills && x.state !== 'gone')
   const why = x => (x.failure.trim().split('\n').pop() || 'no reason is known').slice(0, 160)
@@ -77,7 +80,7 @@ const most = counts => [...counts].sort((a, b) => b[1] - a[1])[0]?.[0]
 function poolActs() {
   if (ui.busy.has('pool')) return busy('pool')
   if (ui.ask === 'pausepool:' && !world.document.paused) return ask(ui.ask, 'Pause the whole pool? Nothing new of any function starts until somebody resumes it; maps wait until their timeout.', 'Pause the pool')
-  return world.document.paused ? h`<button data-act="pool" data-do="resume"${off()}>Resume the pool</button>` : h`<button data-act="ask" data-ask="pausepool:"${off()}>Pause the pool</button>`
+  return world.document.paused ? h`<button data-key="steer" data-act="pool" data-do="resume"${off()}>Resume the pool</button>` : h`<button data-key="steer" data-act="ask" data-ask="pausepool:"${off()}>Pause the pool</button>`
 }
 function nowView() {
   if (world.empty) return world.document.paused ? h`${attention()}${invite()}` : invite()
@@ -98,8 +101,8 @@ function nowView() {
     ${stat('Refused, last minute', num(totals.refused), '', totals.refused ? 's-ref' : '', totals.refused ? c => bars(c, refused.slice(-60), colours.bad) : null, totals.refused ? reasons(totals) : '')}
   </dl>
   <div class="now" data-key="now"><div class="side">
-    <section class="panel" data-key="cores" aria-labelledby="t-cores"><header><h2 id="t-cores">Cores</h2><span class="quiet">${plural(world.hosts.length, 'host')}. ${ui.spot >= 0 ? h`Only ${spotName()}; <kbd>Esc</kbd> for all` : world.big ? 'A square is a host; its cores are sorted by what they do' : 'A cell is a core'}</span>${!world.document.paused && h`<div class="acts right" data-key="pool">${poolActs()}</div>`}</header>
-      ${world.hosts.length ? h`<canvas class="cells" data-key="cells" data-cells tabindex="0" role="img" aria-label="${num(world.busy)} of ${num(all)} cores busy, ${t[IDLE]} idle, ${t[STARTING]} starting, ${t[DRAINING]} draining, ${t[FAILED]} failed, on ${plural(world.hosts.length, 'host')}. Arrow keys go from host to host."></canvas>` : h`<p class="quiet">No worker is here. <code>jetmap worker TASKS</code> on any host that reaches the broker brings its cores.</p>`}
+    <section class="panel" data-key="cores" aria-labelledby="t-cores"><header><h2 id="t-cores">Cores</h2><span class="quiet">${plural(world.hosts.length, 'host')}. ${ui.spot >= 0 ? h`Only ${spotName()}; <kbd>Esc</kbd> for all` : world.big ? 'A square is a host; its cores are sorted by what they do' : 'A cell is a core'}</span>${!world.document.paused && h`<div class="acts right" data-key="pool" data-of="pool">${poolActs()}</div>`}</header>
+      ${world.hosts.length ? h`<canvas class="cells" data-key="cells" data-cells tabindex="0" role="application" aria-label="${num(world.busy)} of ${num(all)} cores busy, ${t[IDLE]} idle, ${t[STARTING]} starting, ${t[DRAINING]} draining, ${t[FAILED]} failed, on ${plural(world.hosts.length, 'host')}. Arrow keys go from host to host."></canvas>` : h`<p class="quiet">No worker is here. <code>jetmap worker TASKS</code> on any host that reaches the broker brings its cores.</p>`}
       <ul class="legend" aria-label="Functions">${world.functions.filter(f => f.slot < OTHER).map(f => h`<li data-key="f-${f.slot}"><button data-act="spot" data-i="${f.colour}" aria-pressed="${bool(ui.spot === f.colour)}">${chip(f)}${f.name} <small>${num(f.cores)}</small></button></li>`)}
       ${others.length > 0 && h`<li data-key="f-other"><button data-act="spot" data-i="${OTHER}" aria-pressed="${bool(ui.spot === OTHER)}"><span class="chip f${OTHER}" aria-hidden="true">…</span>${plural(others.length, 'other function')} <small>${num(others.reduce((a, f) => a + f.cores, 0))}</small></button></li>`}
       ${[[IDLE, 'idle'], [STARTING, 'starting'], [DRAINING, 'draining'], [FAILED, 'failed'], [UNKNOWN, 'silent']].filter(([k]) => t[k] || k === IDLE).map(([k, word]) => h`<li data-key="s-${word}"><button class="states" data-act="spot" data-i="${k}" aria-pressed="${bool(ui.spot === k)}"><span class="chip s-${word}" aria-hidden="true">${MARKS[k]}</span>${word} <small>${num(t[k])}</small></button></li>`)}</ul>
@@ -126,25 +129,25 @@ function invite() {
 
 // ---- Maps and jobs ---------------------------------------------------------------------------------
 // Those of the store that are over are listed with the ended ones, and with all. What is open is announced.
+export const isWide = () => innerWidth >= 1900   // The list and one map, side by side.
 const allMaps = () => [...world.maps, ...world.stored.filter(m => m.ended != null)]
 function mapRows() {
-  const wanted = ui.find.toLowerCase().split(/\s+/).filter(Boolean)
+  const words = wordsOf(ui.find)
   return allMaps().filter(m => {
     if (ui.state === 'ended' ? isOpen(m) : ui.state !== 'all' && m.state !== ui.state) return false
     if (ui.fn && m.function !== ui.fn) return false
-    const text = `${m.function} ${m.id} ${m.owner} ${m.kind} ${m.state} ${Object.entries(m.labels).map(([k, v]) => `${k}:${v}`).join(' ')}`.toLowerCase()
-    return wanted.every(w => w.includes(':') ? text.split(' ').includes(w) : text.includes(w))
+    return hasWords(m, words)
   }).sort((a, b) => (open[a.state] ?? 3) - (open[b.state] ?? 3) || (b.ended ?? 0) - (a.ended ?? 0) || (b.left ?? 0) - (a.left ?? 0) || (b.total ?? 0) - (a.total ?? 0))
 }
 const askAgain = id => ask(`retry:${id}`, `Run the failed items of ${id.slice(-6)} again? All others keep their outcomes.`, 'Run them again')
-function mapActs(m) {
-  const key = m.id
+// where: in the list, or in the detail beside it.
+function mapActs(m, where) {
+  const key = m.id, asked = !isWide() || ui.asker === where ? ui.ask : ''
   if (ui.busy.has(key)) return busy(key)
   // What was asked may have become pointless: somebody else was faster, or the map has ended.
-  if (!isOpen(m)) return m.kind === 'job' && m.failed && m.state !== 'withdrawn' ? (ui.ask === `retry:${key}` ? askAgain(key) : h`<div class="acts" data-key="acts"><button data-key="retry" data-act="ask" data-ask="retry:${key}" aria-label="Run failed again, the items of ${key}"${off()}>Run failed again</button></div>`) : ''
-  if (ui.ask === `cancel:${key}`) return ask(ui.ask, `Cancel ${key.slice(-6)}? ${plural(m.done, 'outcome')} ${m.kind === 'job' ? 'stay' : 'went out already'}.`, `Cancel the ${m.kind}`)
-  if (ui.ask === `limit:${key}`) return ask(ui.ask, 'Cores at most', 'Set', h`<input type="number" min="1" max="100000" data-field="limit" value="${m.limit ?? ''}" placeholder="no limit" aria-label="Cores at most">`)
-
+  if (!isOpen(m)) return m.kind === 'job' && m.failed && m.state !== 'withdrawn' ? (asked === `retry:${key}` ? askAgain(key) : h`<div class="acts" data-key="acts"><button data-key="retry" data-act="ask" data-ask="retry:${key}" aria-label="Run failed again, the items of ${key}"${off()}>Run failed again</button></div>`) : ''
+  if (asked === `cancel:${key}`) return ask(ui.ask, `Cancel ${key.slice(-6)}? ${plural(m.done, 'outcome')} ${m.kind === 'job' ? 'stay' : 'went out already'}.`, `Cancel the ${m.kind}`)
+  if (asked === `limit:${key}`) return askLimit('Cores at most', m.limit, 'no limit')
   const steers = m.kind === 'job' || m.state !== 'waiting' || m.waits !== 'workers'
   return h`<div class="acts" data-key="acts">${steers && h`<button data-key="steer" data-act="${isPaused(m) ? 'resume' : 'pause'}" data-id="${key}" aria-label="${isPaused(m) ? 'Resume' : 'Pause'} ${key}"${off()}>${isPaused(m) ? 'Resume' : 'Pause'}</button><button data-key="limit" data-act="ask" data-ask="limit:${key}" aria-label="Limit the cores of ${key}"${off()}>Limit</button>`}<button data-key="cancel" data-act="ask" data-ask="cancel:${key}" aria-label="Cancel ${key}"${off()}>Cancel</button></div>`
 }
@@ -152,20 +155,22 @@ const progress = m => m.total ? bar([[(m.done - m.failed) / m.total, isOpen(m) ?
 function mapsView() {
   const rows = mapRows(), limit = 60 + world.stored.length, counts = new Map([['all', allMaps().length]])
   for (const m of allMaps()) { const s = isOpen(m) ? m.state : 'ended'; counts.set(s, (counts.get(s) ?? 0) + 1) }
-  const wide = innerWidth >= 1900, sought = wide && ui.view === 'map' && ui.id, picked = sought ? world.find(ui.id) : wide ? rows[0] : null
+  const wide = isWide(), sought = wide && ui.view === 'map' && ui.id
+  // Nobody's row becomes another one while they look at it.
+  const picked = sought ? world.find(ui.id) : wide ? rows.find(m => m.id === ui.picked) ?? rows[0] : null
   ui.picked = picked?.id ?? ''
   const list = h`<section class="panel flush" data-key="list" aria-label="Maps and jobs"><table class="maps"><thead><tr><th>Function, map</th><th>Progress</th><th class="num">Items a second</th><th class="num">Time left</th><th class="num">Cores</th><th>Waits for</th><th><span class="sr">Actions</span></th></tr></thead><tbody>
-  ${rows.slice(0, limit).map(m => h`<tr data-key="${m.id}" data-id="${m.id}"${picked === m && h` aria-selected="true"`} class="${ui.ask.endsWith(m.id) ? 'asking' : ''}">
+  ${rows.slice(0, limit).map(m => h`<tr data-key="${m.id}" data-id="${m.id}"${picked === m && h` aria-selected="true"`} class="${ui.ask.endsWith(`:${m.id}`) && ui.asker === 'list' ? 'asking' : ''}">
     <td><a class="fn" data-row href="${link('map', m.id)}">${chip(fnOf(m))}${m.function}</a> ${stateWord(m.state)}<small><span class="mono">${m.id.slice(-8)}</span> · ${m.kind}${m.owner && h` of <span class="whole">${m.owner}</span>`}${labels(m)}</small></td>
     <td>${progress(m)}<small>${num(m.done)} of ${m.total ? num(m.total) : 'a stream'}${m.total && m.state !== 'ok' ? ` · ${Math.floor(m.done / m.total * 100)} %` : ''}${m.failed > 0 && h` · <span class="bad fn">${num(m.failed)} failed</span>`}</small></td>
     <td class="num" data-name="items/s">${num(m.rate)}</td>
     <td class="num" data-name="left">${m.ended != null ? h`<span class="quiet">took ${took(m.seconds)}, ended ${ago(m.ended)}</span>` : about(m.left)}</td>
     <td class="num" data-name="cores">${isOpen(m) ? h`${num(m.cores)}<small>${m.limit ? `at most ${m.limit}` : m.fair != null ? `fair ${share(m.fair)}` : ''}</small>` : '–'}</td>
     <td data-name="waits for">${m.waits ? waitText[m.waits] ?? m.waits : ''}${oldest(m)}</td>
-    <td class="full">${mapActs(m)}</td></tr>`)}</tbody></table>
+    <td class="full" data-of="${m.id}">${mapActs(m, 'list')}</td></tr>`)}</tbody></table>
   ${rows.length === 0 && h`<p class="more">${allMaps().length ? h`No map matches. <button data-act="clear">Show all</button>` : h`No map of more than a moment is open, or has ended in the last ten minutes. ${world.empty ? h`<a href="#now">Start a worker</a>.` : h`Run one: <code>seq 1000 | jetmap map FUNCTION</code>`}`}</p>`}${world.older && (ui.state === 'all' || ui.state === 'ended') && h`<p class="more">Older jobs are in the store. <button data-act="older"${off()}>Show more</button></p>`}${(rows.length > limit || world.document.more > 0) && h`<p class="more">${num(Math.max(0, rows.length - limit) + world.document.more)} more. Narrow them with the filter: a function, an owner, an id, or <code>customer:7</code>.</p>`}</section>`
   return h`<div class="tools" data-key="tools"><h1>Maps and jobs</h1><div class="seg" role="group" aria-label="State">${['all', 'running', 'waiting', 'paused', 'ended'].map(s => h`<button data-act="state" data-s="${s}" aria-pressed="${bool(ui.state === s)}">${s[0].toUpperCase() + s.slice(1)} ${counts.get(s) ?? 0}</button>`)}</div>
-  <select data-act="fn" aria-label="Function"><option value="">Every function</option>${world.functions.map(f => h`<option${ui.fn === f.name && h` selected`}>${f.name}</option>`)}</select>${finder('Filter: name, owner, label:value')}</div>
+  <select data-act="fn" aria-label="Function"><option value="" data-key="every">Every function</option>${[...world.byName.keys(), ...ui.fn && !world.byName.has(ui.fn) ? [ui.fn] : []].map(name => h`<option data-key="of ${name}"${ui.fn === name && h` selected`}>${name}</option>`)}</select>${finder('Filter: name, owner, label:value')}</div>
   ${picked || sought ? h`<div class="maps-wide" data-key="split">${list}<div class="stack" data-key="detail">${picked ? mapDetail(picked) : missing()}</div></div>` : list}`
 }
 const finder = text => h`<div class="find"><input type="search" id="find" placeholder="${text}" aria-label="${text}" value="${ui.find}"><kbd aria-hidden="true">/</kbd></div>`
@@ -202,7 +207,7 @@ function mapDetail(m) {
   const f = fnOf(m), d = ui.details.get(m.id), spent = m.ended != null ? m.seconds : world.now - m.started, sum = d ? d.wait + d.compute + d.again : 0
   const its = failuresOf(m), slow = d?.slow ?? []
   const way = d ? Math.min(d.way, d.wait) : 0, parts = d ? [d.wait - way, way, d.compute, d.again] : [], counted = d && Object.keys(d.bins).length > 0
-  return h`<div class="tools" data-key="head"><div><h1>${fnName(f, link('functions', f.name))} ${stateWord(m.state)}</h1><p class="quiet"><span class="mono">${m.id}</span> · ${m.kind}${m.owner && ` of ${m.owner}`} · ${m.ended != null ? `from ${when(m.started)}` : `since ${when(m.started)}`}${labels(m)}</p></div><div class="right" data-key="acts">${mapActs(m)}</div></div>
+  return h`<div class="tools" data-key="head"><div><h1>${fnName(f, link('functions', f.name))} ${stateWord(m.state)}</h1><p class="quiet"><span class="mono">${m.id}</span> · ${m.kind}${m.owner && ` of ${m.owner}`} · ${m.ended != null ? `from ${when(m.started)}` : `since ${when(m.started)}`}${labels(m)}</p></div><div class="right" data-key="acts" data-of="${m.id}">${mapActs(m, 'detail')}</div></div>
   <p class="advice" data-key="advice"><span>${advice(m, d)}</span></p>
   <dl class="panel strip" data-key="strip">${[['Done', num(m.done), m.total ? ` of ${num(m.total)}` : ' of a stream'], ['Failed', num(m.failed), ''], ['Items a second', num(m.rate), ''], ['Time left', m.ended != null ? '–' : about(m.left), ''], [m.ended != null ? 'Took' : 'Running for', took(spent), oldest(m) || ''], ['Cores', m.ended != null ? '–' : num(m.cores), m.fair != null ? `, fair ${share(m.fair)}` : '']].map(([k, v, u]) => h`<div><dt>${k}</dt><dd class="${k === 'Failed' && m.failed ? 'bad' : ''}">${v}<span>${u}</span></dd></div>`)}</dl>
   ${sum > 0 && h`<section class="panel" data-key="why" aria-labelledby="t-why"><header><h2 id="t-why">Where the time of its chunks goes</h2><span class="quiet">${about(sum)}, of all cores together</span></header>${bar(parts.map((p, i) => [p / sum, PHASES[i][1]]), 'bar tall')}
@@ -226,7 +231,7 @@ function traceOf(g) {
   return found == null ? h`<p class="quiet">Asking who has it …</p>` : found.traceback ? h`<pre tabindex="0" aria-label="First traceback">${found.traceback}</pre>` : h`<p class="quiet">${found.note}</p>`
 }
 function mapView() {
-  if (innerWidth >= 1900) return mapsView()
+  if (isWide()) return mapsView()
   const m = world.find(ui.id)
   ui.picked = m?.id ?? ''
   const back = h`<p class="crumb" data-key="crumb"><a href="#maps">Maps and jobs</a> / <span class="mono">${ui.id}</span></p>`
@@ -246,7 +251,7 @@ function failuresView() {
     const isShown = ui.open.has(g.key), where = g.hosts.length ? (g.hosts.length === 1 ? (world.hosts.length > 1 ? h`<span class="bad">only on ${g.hosts[0]}</span> · ` : h`on ${g.hosts[0]} · `) : `on ${g.hosts.length > 8 ? 'more than 8' : g.hosts.length} hosts · `) : ''
     return h`<li class="group" data-key="${g.key}"><b class="n bad">${num(g.count)}</b><div><p>${fnName(world.functionOf(g.function), link('functions', g.function))} <span class="kind">${kinds[g.kind] ?? g.kind}</span></p><p><b>${g.type}</b> ${g.message}</p><p class="when">${where}first ${when(g.first)} · last ${ago(g.last)}</p></div>${chart('b' + g.key, `${recent(g)} in the last hour, by two minutes`, '', c => bars(c, g.counts, colours.bad))}
     <div class="acts"><button data-row data-act="open" data-id="${g.key}" aria-expanded="${bool(isShown)}">${isShown ? 'Hide' : 'Traceback'}</button></div>
-    ${isShown && h`<div class="wide stack">${traceOf(g)}<p class="quiet">${g.indexes.length ? h`The first of them: ${items(g)}. ` : ''}${g.job && h`Latest in the job <a class="mono" href="${ui.root}/jobs/${encodeURIComponent(g.job)}">${g.job}</a>.`}</p>${g.job && (ui.busy.has(g.job) ? h`<p>${busy(g.job)}</p>` : ui.ask === `retry:${g.job}` ? askAgain(g.job) : h`<div class="acts"><button data-act="ask" data-ask="retry:${g.job}"${off()}>Run these again</button></div>`)}</div>`}</li>` })}</ul>${list.length > 40 && h`<p class="more">${plural(list.length - 40, 'more cause')}. Narrow them with the filter: a function, a message, a host.</p>`}</section>`
+    ${isShown && h`<div class="wide stack">${traceOf(g)}<p class="quiet">${g.indexes.length ? h`The first of them: ${items(g)}. ` : ''}${g.job && h`Latest in the job <a class="mono" href="${ui.root}/jobs/${encodeURIComponent(g.job)}">${g.job}</a>.`}</p>${g.job && h`<div data-key="again" data-of="${g.job}">${ui.busy.has(g.job) ? busy(g.job) : ui.ask === `retry:${g.job}` ? askAgain(g.job) : h`<div class="acts" data-key="acts"><button data-key="retry" data-act="ask" data-ask="retry:${g.job}"${off()}>Run these again</button></div>`}</div>`}</div>`}</li>` })}</ul>${list.length > 40 && h`<p class="more">${plural(list.length - 40, 'more cause')}. Narrow them with the filter: a function, a message, a host.</p>`}</section>`
     : world.failures.length ? h`<section class="panel"><p>No cause matches. <button data-act="clear">Show all</button></p></section>` : h`<section class="panel"><h2>${jobs ? 'No process that is up has seen a failure in the last hour' : 'Nothing failed in the last hour'}</h2><p class="quiet">Items that fail gather here by function, kind and message.</p></section>`}${jobs}`
 }
 // Whoever ran them may be gone with its causes; the store has those of jobs.
@@ -256,11 +261,13 @@ function failedJobs() {
 }
 
 // ---- Functions -------------------------------------------------------------------------------------
+// A function whose workers all left a moment ago keeps its place, and what somebody has typed into its form.
+const departed = () => ui.lastFn && !ui.find && (ui.id || ui.fnShown) === ui.lastFn.name && ui.schemas.has(ui.lastFn.name) ? { ...ui.lastFn, hosts: 0, versions: [] } : null
 function functionsView() {
   const list = world.functions.filter(f => `${f.name} ${f.module}`.toLowerCase().includes(ui.find.toLowerCase()))
-  if (!world.functions.length) return h`<h1>Functions</h1><section class="panel"><h2>None announced yet</h2><p class="quiet">A worker brings its functions with it. <a href="#now">Start one</a>.</p></section>`
-  const f = world.functions.find(x => x.name === ui.id) ?? list[0]
-  ui.fnShown = f?.name ?? ''
+  const f = world.byName.get(ui.id) ?? list.find(x => x.name === ui.fnShown) ?? departed() ?? list[0]
+  if (!f && !world.functions.length) return h`<h1>Functions</h1><section class="panel"><h2>None announced yet</h2><p class="quiet">A worker brings its functions with it. <a href="#now">Start one</a>.</p></section>`
+  ui.fnShown = f?.name ?? ''; ui.lastFn = f
   return h`<div class="tools" data-key="tools"><h1>Functions</h1><span class="quiet">${plural(list.length, 'function')}</span>${finder('Filter: name, module')}</div><div class="list-detail ${ui.id && 'picked'}" data-key="ld">
   <section class="panel flush" aria-label="Functions" data-key="list"><table><thead><tr><th>Function</th><th class="num">Items a second</th><th class="num">Cores</th><th class="num">p50</th><th class="num">p95</th><th class="num">p99</th><th class="num">Errors</th><th class="num">Bytes in, out</th></tr></thead><tbody>${list.slice(0, 100).map(x => h`<tr data-key="${x.name}"${x === f && h` aria-selected="true"`}><td class="full"><a class="fn" data-row href="${link('functions', x.name)}">${chip(x)}${x.name}</a><small>${x.module}${!x.hosts && h` · <span class="bad">no worker has it now</span>`}${x.versions.length > 1 && h` · <span class="bad">${x.versions.length} versions</span>`}${x.paused && h` · ${stateWord('paused')}`}${x.limit != null && ` · ${limitOf(x)}`}</small></td><td class="num" data-name="items/s">${num(x.rate)}</td><td class="num" data-name="cores">${num(x.cores)}</td><td class="num" data-name="p50">${secs(x.p50)}</td><td class="num" data-name="p95">${secs(x.p95)}</td><td class="num" data-name="p99">${secs(x.p99)}</td><td class="num ${x.errors > 0.003 ? 'bad' : ''}" data-name="errors">${x.items ? (x.errors ? pct(x.errors) : '0') : '–'}</td><td class="num" data-name="in, out">${x.items ? h`${bytes(x.in)}<small>${bytes(x.out)}</small>` : '–'}</td></tr>`)}</tbody></table>${list.length > 100 && h`<p class="more">${num(list.length - 100)} more. Narrow them with the filter: a name, a module.</p>`}${!list.length && h`<p class="more">No function matches. <button data-act="clear">Show all</button></p>`}</section>
   ${f && functionDetail(f)}</div>`
@@ -270,7 +277,7 @@ function functionActs(f) {
   const key = `fn:${f.name}`
   if (ui.busy.has(key)) return busy(key)
   if (ui.ask === `pausefn:${f.name}` && !f.paused) return ask(ui.ask, `Pause ${f.name} for all its callers? Nothing new of it starts until somebody resumes it; maps wait until their timeout.`, 'Pause the function')
-  if (ui.ask === `limitfn:${f.name}`) return ask(ui.ask, 'Cores at most, in the pool', 'Set', h`<input type="number" min="1" max="100000" data-field="limit" value="${f.limit === f.declared ? '' : f.limit ?? ''}" placeholder="${f.declared == null ? 'no limit' : `${f.declared}, in its code`}" aria-label="Cores at most, in the pool">`)
+  if (ui.ask === `limitfn:${f.name}`) return askLimit('Cores at most, in the pool', f.limit === f.declared ? null : f.limit, f.declared == null ? 'no limit' : `${f.declared}, in its code`)
   return h`<div class="acts" data-key="acts">${f.paused ? h`<button data-key="steer" data-act="fnresume" data-id="${f.name}" aria-label="Resume ${f.name}"${off()}>Resume</button>` : h`<button data-key="steer" data-act="ask" data-ask="pausefn:${f.name}" aria-label="Pause ${f.name}"${off()}>Pause</button>`}<button data-key="limit" data-act="ask" data-ask="limitfn:${f.name}" aria-label="Limit the cores of ${f.name}"${off()}>Limit</button></div>`
 }
 function hostsOf(digest, k) {
@@ -279,9 +286,9 @@ function hostsOf(digest, k) {
 }
 function functionDetail(f) {
   const r = ui.result?.fn === f.name ? ui.result : null, info = ui.schemas.get(f.name), counted = Object.keys(f.bins).length > 0
-  return h`<div class="stack" data-key="fd-${f.name}"><section class="panel" data-key="about" aria-labelledby="t-f"><header><h2 id="t-f">${fnName(f)}</h2>${f.paused && stateWord('paused')}${f.limit != null && h`<span class="quiet">${limitOf(f)}</span>`}<div class="right" data-key="acts">${functionActs(f)}</div></header><p class="quiet">${f.doc}</p>${counted ? chart('fh', `Histogram of seconds an item: p50 ${secs(f.p50)}, p95 ${secs(f.p95)}, p99 ${secs(f.p99)}`, 'h128', c => histogram(c, f.bins, secs)) : h`<p class="quiet">Nothing of it has been answered since the callers that are up now started.</p>`}</section>
+  return h`<div class="stack" data-key="fd-${f.name}" tabindex="-1"><section class="panel" data-key="about" aria-labelledby="t-f"><header><h2 id="t-f">${fnName(f)}</h2>${f.paused && stateWord('paused')}${f.limit != null && h`<span class="quiet">${limitOf(f)}</span>`}<div class="right" data-key="acts" data-of="fn:${f.name}">${functionActs(f)}</div></header><p class="quiet">${f.doc}</p>${counted ? chart('fh', `Histogram of seconds an item: p50 ${secs(f.p50)}, p95 ${secs(f.p95)}, p99 ${secs(f.p99)}`, 'h128', c => histogram(c, f.bins, secs)) : h`<p class="quiet">Nothing of it has been answered since the callers that are up now started.</p>`}</section>
   ${f.versions.length > 0 && h`<section class="panel flush" data-key="versions" aria-labelledby="t-v"><header><h2 id="t-v">Versions</h2><span class="quiet">${f.versions.length > 1 ? 'they differ; new chunks go to the newest' : 'the same everywhere'}</span></header><table><tbody>${f.versions.map(([digest, k], i) => h`<tr><td class="mono">${digest}</td><td class="full">${hostsOf(digest, k)}</td><td class="num quiet">${f.versions.length > 1 && i === f.versions.length - 1 && 'newest'}</td></tr>`)}</tbody></table></section>`}
-  ${f.hosts > 0 && h`<section class="panel" data-key="run" aria-labelledby="t-run"><header><h2 id="t-run">Run one item</h2><span class="quiet">a form from its schema</span></header>${info ? h`<form data-run="${f.name}">${formOf(info)}<div class="acts"><button class="go"${off()}>Run ${f.name}</button></div></form>` : h`<p class="quiet">Asking for its schema …</p>`}
+  ${(f.hosts > 0 || info) && h`<section class="panel" data-key="run" aria-labelledby="t-run"><header><h2 id="t-run">Run one item</h2><span class="quiet">${f.hosts ? 'a form from its schema' : 'no worker has it now'}</span></header>${info ? h`<form data-run="${f.name}">${formOf(info)}<div class="acts">${ui.running.has(f.name) && h`<button type="button" data-key="leave" data-act="leave" data-id="${f.name}">Stop waiting</button>`}<button class="go" data-key="go"${ui.running.has(f.name) && h` aria-disabled="true"`}${off() || !f.hosts && h` disabled title="No worker has it now"`}>${ui.running.has(f.name) ? 'Running' : 'Run'} ${f.name}</button></div></form>` : h`<p class="quiet">Asking for its schema …</p>`}
   ${r && h`<div class="stack" role="status" data-key="result"><pre tabindex="0" aria-label="Its value" class="${r.bad ? 'bad' : ''}">${r.value}</pre><p class="quiet">${r.note}</p></div>`}</section>`}</div>`
 }
 
