@@ -26,8 +26,8 @@ from jetmap.machine import check_text, keep_heap, working_directory
 from jetmap.nats.auth import Auth
 from jetmap.nats.broker import Broker, Message
 from jetmap.nats.connection import Connection
-from jetmap.patience import Patience
 from jetmap.settings import Settings
+from jetmap.time_budget import TimeBudget
 from jetmap.wire.presence import Presence
 from jetmap.wire.seals import offer_of
 from jetmap.wire.subjects import presence
@@ -119,11 +119,11 @@ async def _offer(agent: Agent, connection: Broker, settings: Settings, stop: Sto
     subscription = await connection.subscribe(subject, state.on_message)
     try:
         await stop.cancel_on_request(agent.start())
-        patience = Patience(settings.workers.start_timeout)
-        while not (patience.is_over or state.decided.is_set() or stop.requested.is_set()):
+        budget = TimeBudget(settings.workers.start_timeout)
+        while not (budget.is_over or state.decided.is_set() or stop.requested.is_set()):
             began = time.monotonic()
-            await wait_for_any(state.decided, stop.requested, timeout=patience.step(STEP_SECONDS))
-            patience.spend(time.monotonic() - began)
+            await wait_for_any(state.decided, stop.requested, timeout=budget.step(STEP_SECONDS))
+            budget.spend(time.monotonic() - began)
         while state.loading and not state.decided.is_set() and not stop.requested.is_set():
             # A loader has a time limit of its own.
             await wait_for_any(state.decided, stop.requested, timeout=STEP_SECONDS)

@@ -11,7 +11,7 @@ from contextlib import suppress
 from jetmap.errors import JetmapError, NotImportable, NoWorkers, UnknownFunction, WorkerStartFailed
 from jetmap.functions.advice import suggestion
 from jetmap.nats.broker import Broker, Message, Subscription
-from jetmap.patience import Patience
+from jetmap.time_budget import TimeBudget
 from jetmap.wire import pool_streams, subjects
 from jetmap.wire.messages import FunctionRef, Ping, encode
 from jetmap.wire.presence import FunctionInfo, Presence, read_presence
@@ -174,17 +174,17 @@ class AgentTracker:
     async def wait_for(self, ready: Callable[[], bool], timeout: float) -> bool:
         """Wait for announcements until ``ready`` holds; return False after ``timeout`` seconds."""
         self._waiters += 1
-        patience = Patience(timeout)
+        budget = TimeBudget(timeout)
         try:
             while not ready():
-                if patience.is_over:
+                if budget.is_over:
                     return False
                 self._announced.clear()
                 began = time.monotonic()
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(patience.step(STEP_SECONDS)):
+                    async with asyncio.timeout(budget.step(STEP_SECONDS)):
                         await self._announced.wait()
-                patience.spend(time.monotonic() - began)
+                budget.spend(time.monotonic() - began)
         finally:
             self._waiters -= 1
         return True

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import nats.errors
 
 from jetmap.errors import BrokerUnreachable, ConfigurationError
-from jetmap.patience import Patience
+from jetmap.time_budget import TimeBudget
 
 from .auth import Auth, without_secrets
 from .client import QuickClient
@@ -52,7 +52,7 @@ async def dial_within(
     Raises:
         BrokerUnreachable: Nothing answers in time, or trying again would not help.
     """
-    patience, reason = Patience(timeout), "nothing speaks NATS there"
+    budget, reason = TimeBudget(timeout), "nothing speaks NATS there"
 
     def tell() -> None:
         text = "no NATS server answers at %s yet (%s): trying for %g s in all"
@@ -64,14 +64,14 @@ async def dial_within(
     try:
         while True:
             try:
-                return await attempt(max(0.1, patience.step(CONNECT_SECONDS)))
+                return await attempt(max(0.1, budget.step(CONNECT_SECONDS)))
             except RefusedError as error:
                 raise BrokerUnreachable(str(error)) from error.__cause__
             except (OSError, nats.errors.Error) as error:
                 reason = str(error) or type(error).__name__
                 before, began = began, time.monotonic()
-                patience.spend(began - before)
-                if patience.left <= RETRY_SECONDS:
+                budget.spend(began - before)
+                if budget.left <= RETRY_SECONDS:
                     raise BrokerUnreachable(
                         f"no NATS server answers at {where} ({reason}): "
                         "is it running, and is the address right?"

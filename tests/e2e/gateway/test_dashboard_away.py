@@ -134,3 +134,37 @@ def test_a_text_is_copied_without_the_browsers_clipboard(dashboard: Dashboard) -
     tab.do(script)
     tab.until("/Copied|The text is selected/.test(document.querySelector('#said').textContent)")
     assert tab.do("String(getSelection())") == "jetmap worker"
+
+
+@pytest.mark.parametrize("name", ["world.js", "ui.css"])
+def test_a_page_whose_files_do_not_all_come_is_loaded_again(
+    dashboard: Dashboard, name: str
+) -> None:
+    """A browser gives up what it loads when this machine's network changes."""
+    call, tab = dashboard.browser.call, dashboard.tab
+    tab.open(f"{dashboard.url}/commands")  # Of the same origin.
+    tab.do("sessionStorage.clear()")
+    call("Network.enable")
+    call("Network.setBlockedURLs", urls=[f"*{name}"])
+    try:
+        tab.open(f"{dashboard.url}/ui#maps")
+        tab.until("sessionStorage.getItem('jetmap loads') === '1'")
+    finally:
+        call("Network.setBlockedURLs", urls=[])
+    tab.until("document.querySelector('[data-key=view-maps]') !== null")
+    tab.until("[...document.styleSheets].some(sheet => sheet.href.endsWith('ui.css'))")
+    tab.until("sessionStorage.getItem('jetmap loads') === null")
+
+
+def test_a_page_whose_files_never_come_says_so(dashboard: Dashboard) -> None:
+    call, tab = dashboard.browser.call, dashboard.tab
+    tab.open(f"{dashboard.url}/commands")
+    tab.do("sessionStorage.setItem('jetmap loads', '5')")
+    call("Network.enable")
+    call("Network.setBlockedURLs", urls=["*world.js"])
+    try:
+        tab.open(f"{dashboard.url}/ui#maps")
+        tab.says("did not come: load the page again")
+    finally:
+        call("Network.setBlockedURLs", urls=[])
+        tab.do("sessionStorage.clear(); window.refused = []")

@@ -97,8 +97,10 @@ def test_maps_are_found_by_state_function_owner_and_label(browser: Browser) -> N
         tab.until("document.querySelector('#find').value === 'customer:1'")
         tab.until(f"{ROWS}.length === 2")
         assert sorted(tab.do(ROWS)) == ["0QK3ZM2T8V0001", "0QK3ZM2T8V0008"]
-        tab.do("document.querySelector('#find').value = ''")
-        tab.do("document.querySelector('#find').dispatchEvent(new Event('input', {bubbles: true}))")
+        tab.do("""(field => {
+  field.value = ''
+  field.dispatchEvent(new Event('input', { bubbles: true }))
+})(document.querySelector('#find'))""")
         tab.until(f"{ROWS}.length === 12")
         tab.do("document.querySelector('select[data-act=fn]').value = 'resize_image'")
         tab.do(

@@ -120,7 +120,7 @@ function route() {
   let name = ''
   try { name = decodeURIComponent(id ?? '') } catch { /* not an address of ours */ }
   Object.assign(ui, { view: Object.hasOwn(views, view) ? view : 'now', id: name })
-  // A link that was followed is heard of late: what was asked meanwhile of the thing that it names stays.
+  // A link is heard of late: what was asked meanwhile of what it names stays.
   if (!name || !ui.ask.endsWith(`:${name}`)) ui.ask = ''
   // A filter belongs to its view; some links bring one along.
   const isBack = ui.view === 'maps' && old === 'map', isFurther = ui.view === 'map' && old === 'maps'

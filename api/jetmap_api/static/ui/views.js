@@ -48,7 +48,7 @@ const open = { running: 0, waiting: 1, paused: 2 }
 export const isOpen = m => open[m.state] != null
 // Whether the map itself is paused; its function or the pool may be, too.
 export const isPaused = m => m.waits === 'a pause'
-// How long a map's oldest chunk has been out, or a map that has not begun has waited; short times say nothing.
+// How long a map's oldest chunk has been out, or a map has waited; short times say nothing.
 const LONG = 5
 const oldest = m => { const s = m.oldest == null ? 0 : world.now - m.oldest; return s > LONG && isOpen(m) && h`<small>${m.state === 'waiting' && !m.done ? 'for' : 'oldest chunk out for'} ${about(s)}</small>` }
 const busy = key => h`<div class="acts" data-key="busy"><span class="quiet" role="status" tabindex="-1" data-busy>${ui.busy.get(key).word} …</span></div>`

@@ -1,9 +1,9 @@
-"""Patience that a frozen process does not lose. No I/O, no clock."""
+"""Seconds that may be waited; a process spends few while it is frozen. No I/O, no clock."""
 
 from __future__ import annotations
 
 
-class Patience:
+class TimeBudget:
     """Seconds of waiting, spent in steps.
 
     A process may be stopped in a terminal, or its machine may stand still. What came meanwhile is
