@@ -213,6 +213,14 @@ class Tab:
         assert found, selector
         self.do(f"document.querySelector({selector!r}).click()")
 
+    def fill(self, selector: str, value: str, event: str) -> None:
+        """Set a field and tell the page of it, which may draw between two steps."""
+        script = """(field => {
+  field.value = %s
+  field.dispatchEvent(new Event(%s, { bubbles: true }))
+})(document.querySelector(%s))"""
+        self.do(script % (json.dumps(value), json.dumps(event), json.dumps(selector)))
+
     def go(self, view: str) -> None:
         """Show a view of the dashboard, which the page has open already."""
         self.do(f"location.hash = '#{view}'")

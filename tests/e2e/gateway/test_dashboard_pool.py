@@ -97,16 +97,9 @@ def test_maps_are_found_by_state_function_owner_and_label(browser: Browser) -> N
         tab.until("document.querySelector('#find').value === 'customer:1'")
         tab.until(f"{ROWS}.length === 2")
         assert sorted(tab.do(ROWS)) == ["0QK3ZM2T8V0001", "0QK3ZM2T8V0008"]
-        tab.do("""(field => {
-  field.value = ''
-  field.dispatchEvent(new Event('input', { bubbles: true }))
-})(document.querySelector('#find'))""")
+        tab.fill("#find", "", "input")
         tab.until(f"{ROWS}.length === 12")
-        tab.do("document.querySelector('select[data-act=fn]').value = 'resize_image'")
-        tab.do(
-            "document.querySelector('select[data-act=fn]')"
-            ".dispatchEvent(new Event('change', {bubbles: true}))"
-        )
+        tab.fill("select[data-act=fn]", "resize_image", "change")
         tab.until(f"{ROWS}.length < 12")
         assert sorted(tab.do(ROWS)) == ["0QK3ZM2T8V0001", "0QK3ZM2T8V0011"]
         tab.do("document.querySelector('#find').focus()")
