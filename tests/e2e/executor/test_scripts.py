@@ -55,15 +55,15 @@ def wait(gate):
     while not os.path.exists(gate):
         time.sleep(0.01)
 
-executor = Executor(2)
+executor = Executor(4)  # Calls that never end leave workers for the others.
 executor.submit(wait, ".").result()
 first = executor.submit(wait, "gate")
 first.add_done_callback(lambda future: sys.exit(3))
 others = [executor.submit(wait, "never") for _ in range(2)]
-values = executor.map(wait, ["never"] * 2)
+values = executor.map(time.sleep, [0.1] * 1000)
 open("gate", "w").close()
 next_call = lambda: executor.submit(wait, ".").result()
-for result in [*(future.result for future in others), values.__next__, next_call]:
+for result in [*(future.result for future in others), lambda: list(values), next_call]:
     try:
         result()
     except ExecutorBroken as error:
