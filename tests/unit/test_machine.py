@@ -112,7 +112,7 @@ def test_the_heap_is_kept_unless_the_user_tunes_it() -> None:
 
 FREED = """
 import resource, sys
-from jetmap import cgroups, machine
+from jetmap import machine
 if sys.argv[1] == "keep":
     machine.keep_heap()
 for _ in range(100):

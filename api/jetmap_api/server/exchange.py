@@ -87,8 +87,10 @@ def read_scope(parser: Any, url: bytes, headers: list[Header], root_path: str) -
     if version not in ("1.1", "1.0"):
         raise other_version()
     found = dict(headers)
-    if b"transfer-encoding" in found and (unknown := unknown_coding(headers)) is not None:
-        raise unknown
+    if b"transfer-encoding" in found:
+        codings = b", ".join(value for name, value in headers if name == b"transfer-encoding")
+        if codings.strip().lower() != b"chunked":
+            raise unknown_coding(codings)
     if len(found) < len(headers) and [name for name, _ in headers].count(b"host") > 1:
         raise two_hosts()
     # The address of ``OPTIONS *`` has no parts.

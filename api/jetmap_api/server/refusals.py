@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
-from jetmap_api.asgi import Header
 from jetmap_api.problems import Problem, malformed
 
 SLOW_HEAD = Problem(
@@ -21,6 +18,8 @@ TOO_MANY_CONNECTIONS = Problem(
     "descriptors): try again when some have ended",
     headers=((b"retry-after", b"1"),),
 )
+# What the parser says of the preface of HTTP/2, for which it has no exception of its own.
+HTTP_2 = "Pause on PRI/Upgrade"
 SHORT_BODY = malformed("the body ends before the length that the request announces")
 
 
@@ -74,11 +73,8 @@ def framing_too_large(limit: int) -> Problem:
     return malformed(detail, setting=setting, limit=limit)
 
 
-def unknown_coding(headers: Iterable[Header]) -> Problem | None:
+def unknown_coding(codings: bytes) -> Problem:
     """Make the refusal of a body in another transfer coding than ``chunked`` (RFC 9112, 6.1)."""
-    codings = b", ".join(value for name, value in headers if name == b"transfer-encoding")
-    if codings.strip().lower() in (b"", b"chunked"):
-        return None
     detail = f"send the body without Transfer-Encoding: {codings.decode('latin-1')}"
     return Problem(501, "unsupported-transfer-encoding", "Unknown transfer coding", detail)
 
@@ -89,6 +85,6 @@ def refusal_of(exc: Exception) -> Problem:
     if isinstance(cause, Problem):
         return cause
     detail = str(exc if cause is None else cause)
-    if "PRI" in detail:
+    if cause is None and detail == HTTP_2:
         detail = "HTTP/2 is not served here: use HTTP/1.1, or a proxy that speaks HTTP/2 to clients"
     return Problem(400, "not-http", "This is not an HTTP/1.1 request", detail)

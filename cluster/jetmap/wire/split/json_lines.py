@@ -11,7 +11,6 @@ from jetmap.wire.check import deeper_than, depth_error, not_utf8, syntax, too_de
 
 from .splitter import BOM, Splitter, item_too_large
 
-# The mark that some editors and shells put before UTF-8.
 _SPACE = b" \t\r\n"
 _check = msgspec.json.Decoder(msgspec.Raw).decode
 

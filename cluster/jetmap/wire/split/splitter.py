@@ -15,7 +15,7 @@ Elements = Sequence[bytes | msgspec.Raw]
 # Bytes of an element that is copied a bounded number of times while it arrives.
 LARGE_BYTES = 256 * 1024
 
-BOM = b"\xef\xbb\xbf"  # A byte order mark, which some programs put before JSON.
+BOM = b"\xef\xbb\xbf"  # The mark that some editors and shells put before UTF-8.
 
 # No element is complete: feed more bytes, or close.
 NEED_DATA: Elements = ()

@@ -31,7 +31,7 @@ def split_array(
     except msgspec.ValidationError as exc:
         raise Malformed(f"the body is not an array ({exc})" + advice_ending(advice), 0) from exc
     except msgspec.DecodeError as exc:
-        if array.startswith(BOM):
+        if offset == 0 and array.startswith(BOM):
             rest = array[len(BOM) :]
             return split_array(rest, limits, offset=offset + len(BOM), first=first, advice=advice)
         if not array.strip(SPACE):

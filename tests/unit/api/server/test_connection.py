@@ -199,6 +199,17 @@ async def test_refusals_close_the_connection(data: bytes, slug: str) -> None:
         await server.feed()
 
 
+@pytest.mark.parametrize(
+    "path, is_named", [("PRI * HTTP/2.0", True), ("GET /PRI\xff HTTP/1.1", False)]
+)
+async def test_http_2_is_named_where_it_is_spoken(path: str, is_named: bool) -> None:
+    server = Server()
+    output = await server.feed(f"{path}\r\n\r\nSM\r\n\r\n".encode("latin-1"))
+    assert server.refused == ["not-http"]
+    assert (b"HTTP/2 is not served here" in output) == is_named
+    server.leave()
+
+
 async def test_of_too_many_headers_few_are_kept() -> None:
     """Those of a request that waits for the answer before it, too."""
     many = b"GET / HTTP/1.1\r\n" + b"ab:cd\r\n" * 30_000

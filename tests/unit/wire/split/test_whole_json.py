@@ -28,6 +28,7 @@ def test_a_whole_array() -> None:
         (b" ", "is empty", 0),
         (b"[1,]", "trailing comma", 3),
         (b"\xef\xbb\xbf[1,]", "trailing comma", 6),
+        (b"\xef\xbb\xbf\xef\xbb\xbf[1]", "invalid character", 3),
         (b"\xef\xbb\xbf", "is empty", 0),
         (b'["\xff"]', "not UTF-8", 2),
         (b"[[[[[1]]]]]", "deeper than 3 levels", 4),
