@@ -196,7 +196,7 @@ class Engine:
     # In the engine's thread
 
     def _run(self) -> None:
-        failure = ExecutorBroken("the executor's thread has ended")
+        failure = _thread_ended(None)
         hold_closed()
         try:
             with asyncio.Runner(loop_factory=_new_loop) as runner:
@@ -315,9 +315,7 @@ class Engine:
         if task.cancelled():  # Before it began.
             source.on_end(self.broken or ExecutorBroken("the workers were ended"))
         elif (error := task.exception()) is not None:  # Such as SystemExit of a future's callback.
-            failure = ExecutorBroken("the executor's thread has ended")
-            failure.__cause__ = error
-            source.on_end(self.broken or failure)
+            source.on_end(self.broken or _thread_ended(error))
         self._end_if_idle()
 
     def _break(self, failure: ExecutorBroken) -> None:
@@ -351,6 +349,12 @@ class Engine:
     def _end_if_idle(self) -> None:
         if self._is_ending and not self._maps and self._loop is not None:
             self._idle.set()
+
+
+def _thread_ended(cause: BaseException | None) -> ExecutorBroken:
+    failure = ExecutorBroken("the executor's thread has ended")
+    failure.__cause__ = cause
+    return failure
 
 
 def _threads_each(workers: int) -> dict[str, str]:

@@ -304,7 +304,7 @@ class Connection:
         """Replace a client that nats-py closed, and start the subscriptions again."""
         while True:
             try:
-                client = await self._connect(5)
+                client = await self._connect(CONNECT_SECONDS)
                 break
             except (OSError, nats.errors.Error, RefusedError, JetmapError) as error:
                 logger.debug("connecting again failed: %s", error)

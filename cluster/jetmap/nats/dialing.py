@@ -20,7 +20,7 @@ from .errors import RefusedError, refusal
 
 logger = logging.getLogger(__name__)
 
-CONNECT_SECONDS = 5.0  # Seconds for a server to answer, by default.
+CONNECT_SECONDS = 5.0  # Seconds of one attempt, and for a server to answer by default.
 RETRY_SECONDS = 0.2  # Seconds between attempts to connect.
 TELL_SECONDS = 2.0  # Seconds without an answer after which the log says so.
 # Bytes of publishes that are kept while the connection is lost.

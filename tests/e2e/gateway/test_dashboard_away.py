@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -136,35 +137,38 @@ def test_a_text_is_copied_without_the_browsers_clipboard(dashboard: Dashboard) -
     assert tab.do("String(getSelection())") == "jetmap worker"
 
 
+@contextmanager
+def without(dashboard: Dashboard, name: str) -> Iterator[None]:
+    """Open the page while this file of it does not come."""
+    call = dashboard.browser.call
+    call("Network.enable")
+    call("Network.setBlockedURLs", urls=[f"*{name}"])
+    try:
+        dashboard.tab.open(f"{dashboard.url}/ui#maps")
+        yield
+    finally:
+        call("Network.setBlockedURLs", urls=[])
+
+
 @pytest.mark.parametrize("name", ["world.js", "ui.css"])
 def test_a_page_whose_files_do_not_all_come_is_loaded_again(
     dashboard: Dashboard, name: str
 ) -> None:
     """A browser gives up what it loads when this machine's network changes."""
-    call, tab = dashboard.browser.call, dashboard.tab
+    tab = dashboard.tab
     tab.open(f"{dashboard.url}/commands")  # Of the same origin.
     tab.do("sessionStorage.clear()")
-    call("Network.enable")
-    call("Network.setBlockedURLs", urls=[f"*{name}"])
-    try:
-        tab.open(f"{dashboard.url}/ui#maps")
+    with without(dashboard, name):
         tab.until("Number(sessionStorage.getItem('jetmap loads')) >= 1")
-    finally:
-        call("Network.setBlockedURLs", urls=[])
     tab.until("document.querySelector('[data-key=view-maps]') !== null")
     tab.until("[...document.styleSheets].some(sheet => sheet.href.endsWith('ui.css'))")
     tab.until("sessionStorage.getItem('jetmap loads') === null")
 
 
 def test_a_page_whose_files_never_come_says_so(dashboard: Dashboard) -> None:
-    call, tab = dashboard.browser.call, dashboard.tab
+    tab = dashboard.tab
     tab.open(f"{dashboard.url}/commands")
     tab.do("sessionStorage.setItem('jetmap loads', '5')")
-    call("Network.enable")
-    call("Network.setBlockedURLs", urls=["*world.js"])
-    try:
-        tab.open(f"{dashboard.url}/ui#maps")
+    with without(dashboard, "world.js"):
         tab.says("did not come: load the page again")
-    finally:
-        call("Network.setBlockedURLs", urls=[])
-        tab.do("sessionStorage.clear(); window.refused = []")
+    tab.do("sessionStorage.clear(); window.refused = []")
