@@ -26,6 +26,8 @@ class MapSpec(msgspec.Struct, frozen=True, kw_only=True):
         early: Whether the reader shows the first outcomes while others are computed.
         whole: Whether the reader does without early outcomes, so that chunks may be long, and the
             last items sent early if the source can do that.
+        in_order: Whether items begin in input order where one agent computes them: all chunks go by
+            one lane, behind those of earlier maps.
         weight: Share of the cores beside other maps.
         causes: Whether the caller unpickles exceptions.
         values: Whether the caller wants the function's values.
@@ -49,6 +51,7 @@ class MapSpec(msgspec.Struct, frozen=True, kw_only=True):
     ordered: bool = False
     early: bool = False
     whole: bool = False
+    in_order: bool = False
     weight: float = 1.0
     causes: bool = False
     values: bool = True

@@ -93,7 +93,7 @@ class Scheduler:
         self.hurry()
         weight = map.spec.weight
         self._weights[weight] = self._weights.get(weight, 0) + 1
-        is_free = map.limit is None and map.gate is None
+        is_free = map.limit is None and map.gate is None and not map.spec.in_order
         if is_free and self._is_small(map):
             self._small[map] = None
         else:
@@ -273,6 +273,8 @@ class Scheduler:
         Chunks that are short because their items are large count as the shortest there are: this
         lane has no window that would limit them.
         """
+        if map.spec.in_order:
+            return False
         if map.pace.is_known:
             if map.pace.seconds > EXPRESS_ITEMS * self.express_seconds:
                 return False

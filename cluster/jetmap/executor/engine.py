@@ -284,6 +284,7 @@ class Engine:
                 ordered=source.is_ordered,
                 # Results of ``Executor.map`` may come in steps, those of ``submit`` not.
                 whole=bool(source.function),
+                in_order=True,
             )
             async with await session.dispatcher.open(spec, source) as running:
                 async for batch in running:

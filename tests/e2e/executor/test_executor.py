@@ -117,6 +117,24 @@ def test_a_long_call_holds_up_no_call_that_another_worker_can_run(
     assert blocked.result(PATIENCE) == str(gate)
 
 
+def test_a_call_that_others_wait_for_begins_before_them(tmp_path: Path) -> None:
+    """New executors, because the chunks that they send first were those that could be late."""
+
+    def run(number: int) -> None:
+        before, after = tmp_path / f"{number}-before", tmp_path / f"{number}-after"
+        with Executor(WORKERS) as executor:
+            assert executor.submit(abs, 1).result(PATIENCE) == 1  # Its cost is known from now on.
+            first = executor.submit(calls.wait_for_file, str(before))
+            others = [executor.submit(calls.wait_for_file, str(after)) for _ in range(WORKERS)]
+            before.touch()
+            assert first.result(PATIENCE) == str(before)
+            after.touch()
+            assert [call.result(PATIENCE) for call in others] == [str(after)] * len(others)
+
+    with ThreadPoolExecutor(6) as threads:
+        list(threads.map(run, range(12)))
+
+
 def test_more_workers_than_cores_run_at_the_same_time(tmp_path: Path) -> None:
     with Executor(6) as executor:
         parties = [executor.submit(calls.meet, str(tmp_path), n, 6) for n in range(6)]

@@ -37,10 +37,17 @@ class World:
         self.computed = Counter[OpenMap]()
         self.quarantine = Quarantine()
 
-    def open(self, items: int | RawItems, function: str = "f", weight: float = 1.0) -> OpenMap:
+    def open(
+        self,
+        items: int | RawItems,
+        function: str = "f",
+        weight: float = 1.0,
+        *,
+        in_order: bool = False,
+    ) -> OpenMap:
         map = OpenMap(
             str(len(self.maps)),
-            MapSpec(function=function, format="json", weight=weight),
+            MapSpec(function=function, format="json", weight=weight, in_order=in_order),
             RawItems([b"0"] * items, "json") if isinstance(items, int) else items,
             Ledger("json", 2, quarantine=self.quarantine),
             self.scheduler.cost(function),
@@ -163,6 +170,22 @@ def test_the_lane_for_short_maps_is_not_for_long_ones(cores: int, each: float, i
     if items * each <= cutting.seconds and map.express_chunks < cutting.seconds / cutting.least:
         assert map.express_seconds == pytest.approx(items * each), "all of a short map goes there"
     assert (map.express_chunks > 0) == (each <= 10 * cutting.seconds)
+
+
+def test_chunks_of_a_map_that_begins_in_order_go_by_one_lane_in_that_order() -> None:
+    world = World(2, Random(0))
+    world.scheduler.cost("f").learn(1, 1e-4, 1)
+    map = world.open(1, in_order=True)
+    starts = [piece.start for piece in world.send()]
+    world.answer(f=1e-4)
+    map = world.open(5000, in_order=True)
+    while not map.is_complete:
+        sent = world.send()
+        assert {piece.lane for piece in sent} <= {"main"}
+        starts += [piece.start for piece in sent]
+        world.answer(f=1e-4)
+    assert starts == [0, *sorted(starts[1:])]
+    assert len(starts) > 4
 
 
 def test_maps_share_seconds_by_weight_whatever_their_items_take() -> None:
