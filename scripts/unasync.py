@@ -158,6 +158,8 @@ def _body(node: ast.FunctionDef | ast.AsyncFunctionDef, inner: str) -> list[ast.
         checks += _statements("items = self._listed(items)")
     arguments = [a.arg for a in [*node.args.posonlyargs, *node.args.args][1:]]
     arguments += [f"{a.arg}={a.arg}" for a in node.args.kwonlyargs]
+    if node.args.kwarg is not None and not checks:  # ``check_call`` has refused them.
+        arguments.append(f"**{node.args.kwarg.arg}")
     call = f"self.{inner}.{node.name}({', '.join(arguments)})"
     if isinstance(node, ast.AsyncFunctionDef):
         return [*checks, *_statements(f"return self._wait({call})")]

@@ -14,6 +14,7 @@ from starlette.routing import BaseRoute, Match
 from jetmap.errors import JetmapError
 
 from .asgi import REASON, AsgiMessage, Header, Receive, Scope, Send, route_path
+from .job_changes import ACCEPT_PATCH
 from .media import ACCEPT_POST
 from .problems import Problem, problem_of, status_problem
 
@@ -108,4 +109,6 @@ def options_headers(scope: Scope, methods: list[str]) -> dict[str, str]:
     parts = route_path(scope).split("/")
     if "POST" in methods and len(parts) == 3 and parts[1] in ("map", "jobs"):
         headers["accept-post"] = ACCEPT_POST[1].decode()
+    if "PATCH" in methods:
+        headers["accept-patch"] = ACCEPT_PATCH[1].decode()
     return headers

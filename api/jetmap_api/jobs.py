@@ -14,7 +14,7 @@ from fastapi import Depends, Header, Query, Request, Response
 from pydantic.json_schema import SkipJsonSchema
 from starlette.routing import BaseRoute, Route
 
-from jetmap.errors import UnknownJob
+from jetmap.errors import JetmapError, UnknownJob
 from jetmap.jobs.record import Record, find_run
 
 from . import asgi
@@ -22,6 +22,7 @@ from .admission import Admission
 from .asgi import HEAD, Scope, header
 from .documents import answer, done
 from .heartbeats import Heartbeats
+from .job_changes import REQUEST_BODY, read_changes, wrong_changes
 from .job_documents import (
     describe,
     job_path,
@@ -102,6 +103,22 @@ class JobsEndpoints:
                 responses={200: {"headers": NOT_OVER}, **refusals(404, 501)},
             ),
             submit,
+            job_route(
+                "PATCH",
+                "/jobs/{id}",
+                self._change,
+                "change_job",
+                "Change limits and labels of a job, also while it runs",
+                response_model=Job,
+                response_description="The job.",
+                responses={
+                    400: refusal_response("The body is malformed, or a value is out of bounds."),
+                    409: refusal_response("The job is over."),
+                    415: refusal_response("The body is not JSON."),
+                    **refusals(404, 501),
+                },
+                openapi_extra=REQUEST_BODY,
+            ),
             job_route(
                 "DELETE",
                 "/jobs/{id}",
@@ -225,6 +242,18 @@ class JobsEndpoints:
     ) -> Response:
         record = await self._jobs(request).steer(id, max_parallel=query.max_parallel or None)
         return status_answer(request.scope, record, 202)
+
+    async def _change(
+        self, id: str, request: Request, query: Annotated[NoParameters, Query()]
+    ) -> Response:
+        changes = await read_changes(request)
+        try:
+            record = await self._jobs(request).update(id, changes)
+        except JetmapError:
+            raise
+        except (TypeError, ValueError) as exc:
+            raise wrong_changes(str(exc)) from None
+        return status_answer(request.scope, record)
 
     async def _retry(
         self, id: str, request: Request, query: Annotated[NoParameters, Query()]

@@ -105,7 +105,9 @@ class Job(BaseModel):
         None, description="items that may fail, or their share, such as `5%`"
     )
     run: NonNegative = Field(1, description="the latest; `retry` starts the next")
-    labels: dict[str, str] = Field(default_factory=dict, description="as it was submitted with")
+    labels: dict[str, str] = Field(
+        default_factory=dict, description="names and values by which people find it"
+    )
     max_parallel: NonNegative | None = Field(None, description="cores that it may use at most")
     paused: bool = Field(False, description="whether nothing more of it is sent")
     links: JobLinks

@@ -49,6 +49,7 @@ _REFUSALS: tuple[tuple[type[Exception], int, str, str], ...] = (
     (errors.KeyBusy, 409, "key-busy", "The first request of this key is not over"),
     (errors.JobUnreadable, 409, "job-unreadable", "The job is of another version of jetmap"),
     (errors.JobNotRetryable, 409, "job-not-retryable", "The job cannot be run again"),
+    (errors.JobOver, 409, "job-over", "The job is over"),
     (errors.KeyReused, 422, "key-reused", "The key was used for another job"),
 )
 

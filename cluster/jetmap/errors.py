@@ -356,6 +356,10 @@ class KeyReused(JobError, BadInput):
     """The idempotency key was used for another body, function or parameters."""
 
 
+class JobOver(JobError, BadInput):
+    """The job is over, so that nothing of it can be changed any more."""
+
+
 class JobNotRetryable(JobError, BadInput):
     """The failed items cannot run again: the job is not over, has none, or its input is gone."""
 

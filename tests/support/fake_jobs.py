@@ -21,6 +21,7 @@ from jetmap import Cluster, JobsUnavailable
 from jetmap.errors import (
     BrokerUnreachable,
     JobNotRetryable,
+    JobOver,
     KeyBusy,
     KeyReused,
     StoreFull,
@@ -30,6 +31,7 @@ from jetmap.errors import (
 from jetmap.jobs import transitions
 from jetmap.jobs.catalogue import NO_LABELS
 from jetmap.jobs.causes import StoredCauses, stored_causes
+from jetmap.jobs.changes import JobChanges, new_values
 from jetmap.jobs.outcome_index import OutcomeIndex
 from jetmap.jobs.outcomes import StoredOutcomes
 from jetmap.jobs.readers import JobReader, Readers
@@ -246,6 +248,13 @@ class FakeJobs:
             pausing = record.paused if paused is None else paused
             cores = record.max_parallel if max_parallel == KEEP else max_parallel
             self.change(id, paused=pausing, max_parallel=cores)
+        return self.records[id]
+
+    async def update(self, id: str, changes: JobChanges) -> Record:
+        record = await self.get(id)
+        if record.is_over:
+            raise JobOver(f"job {id} is over")
+        self.records[id] = transitions.steered(record, new_values(record, changes))
         return self.records[id]
 
     async def cancel(self, id: str) -> Record:

@@ -24,7 +24,7 @@ from jetmap.nats.memory import MemoryBroker, MemoryConnection
 from jetmap.settings import Settings
 from jetmap.wire import frames
 from jetmap.wire.budget import Budget
-from jetmap.wire.messages import Chunk, Final, Report, Together, encode
+from jetmap.wire.messages import Chunk, ErrorRecord, Final, Report, Together, encode
 from jetmap.wire.presence import FunctionInfo
 from jetmap.wire.worker_start import Ready, Setup, StartFailed
 from jetmap.worker.progress import ProgressPages
@@ -37,11 +37,13 @@ _chunk = msgspec.msgpack.Decoder(Chunk).decode
 class Work:
     """The work of the pool's function: ``double``, at a cost.
 
-    kills: items that kill workers. shortcut: takes each report past the agent, or returns False.
+    kills: items that kill workers. fails: items that raise, outside of batches. shortcut: takes
+    each report past the agent, or returns False.
     """
 
     seconds: Callable[[int], float] = lambda item: 0.001
     kills: Callable[[int], bool] = lambda item: False
+    fails: Callable[[int], bool] = lambda item: False
     runs: Counter[int] = field(default_factory=Counter)
     batch: int = 0  # Items of one call, if the function takes a list.
     calls: list[list[int]] = field(default_factory=list)  # Those of batches.
@@ -162,7 +164,7 @@ class SimulatedWorker:
         loop = asyncio.get_running_loop()
         began = loop.time()
         budget = Budget(chunk.budget, chunk.each)
-        values: list[int] = []
+        values: list[int | None] = []
         reported = 0
         self.progress.expect(began + budget.until(1), budget.each)
         for offset, item in enumerate(msgspec.msgpack.decode(chunk.items, type=list[int])):
@@ -174,7 +176,7 @@ class SimulatedWorker:
             if self._work.kills(item):
                 self._die(Death(11, None, 0))
                 return False
-            values.append(2 * item)
+            values.append(None if self._work.fails(item) else 2 * item)
             if self._work.shortcut is not None and len(values) < chunk.count:
                 head = chunk.map, chunk.number, chunk.attempt, chunk.start + reported
                 report = Report(*head, 1, encode(values[reported:]), [], 0.0)
@@ -193,7 +195,7 @@ class SimulatedWorker:
             for at, chunk in enumerate(chunks)
             for offset, item in enumerate(msgspec.msgpack.decode(chunk.items, type=list[int]))
         ][plan.skip :]
-        values: list[list[int]] = [[] for _ in chunks]
+        values: list[list[int | None]] = [[] for _ in chunks]
         ended = 0
         for run in plan.runs:
             while run and not self.progress.stopping:
@@ -222,10 +224,12 @@ class SimulatedWorker:
         self.progress.leave_batch()
         return True
 
-    def _end(self, chunk: Chunk, values: list[int], seconds: float, skip: int = 0) -> None:
+    def _end(self, chunk: Chunk, values: list[int | None], seconds: float, skip: int = 0) -> None:
         start, done = chunk.start + skip, len(values)
         head = (chunk.map, chunk.number, chunk.attempt, start, done)
-        report = Report(*head, encode(values), [], seconds, Final(start + done))
+        failed = [index for index, value in enumerate(values, start) if value is None]
+        errors = [ErrorRecord(index, "raised", "ValueError", f"no {index}") for index in failed]
+        report = Report(*head, encode(values), errors, seconds, Final(start + done))
         if self._work.shortcut is not None and self._work.shortcut(report):
             self._say(frames.ENDED, b"")
         else:

@@ -27,16 +27,32 @@ from .clusters import attached
 from .exits import Exit, say
 from .jobs import duration, status_document
 from .lists import ErrorPrinter, write_values
-from .map_options import ParallelOption, shown_labels, within
+from .map_options import (
+    LabelOptions,
+    ParallelOption,
+    labels_of,
+    shown_labels,
+    tolerance,
+    within,
+)
 from .options import BROKER, only_one, takes
 from .progress import Bar
 from .signals import run_cancellable
 
 if TYPE_CHECKING:
     from jetmap.client.cluster import Cluster
+    from jetmap.jobs.changes import JobChanges
 
 
 FAILURES_AT_ONCE = 500  # Errors that are read and printed together.
+ANY = "any"  # No limit, as --max-failed says it.
+# The options that change a job.
+CHANGING = {"max_parallel": "--max-parallel", "max_failed": "--max-failed", "labels": "--label"}
+
+
+def _tolerance(text: str) -> str:
+    """Read the option --max-failed of a job that is there."""
+    return ANY if text == ANY else tolerance(text).text
 
 
 @takes(*BROKER, "debug")
@@ -67,6 +83,23 @@ def job(
     ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Let a paused job go on.")] = False,
     max_parallel: ParallelOption = None,
+    max_failed: Annotated[
+        str | None,
+        typer.Option(
+            "--max-failed",
+            metavar="N|N%|any",
+            parser=_tolerance,
+            help="Items that may fail, or their share; any: a failed item ends nothing, but makes "
+            "it a failed job.",
+        ),
+    ] = None,
+    label: LabelOptions = None,
+    unlabel: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--unlabel", metavar="NAME", help="Remove this label; may be given repeatedly."
+        ),
+    ] = None,
     run: Annotated[
         int | None,
         typer.Option(
@@ -91,10 +124,12 @@ def job(
     Following and reading do not affect the job: Ctrl-C ends only this command. With --results a
     failed item is null in the output, and its error goes to stderr; --failed prints only the
     errors. --retry starts the job's next run, which --follow can watch. With --follow and --results
-    the exit code is 1 if items failed or the job ended without all outcomes.
+    the exit code is 1 if items failed or the job ended without all outcomes. --max-parallel,
+    --max-failed, --label and --unlabel change a job that is not over; all else of it stays.
 
     Examples: jetmap job 3fQ2 --follow · jetmap job 3fQ2 --results > primes.jsonl
     """
+    changes = _changes(max_parallel, max_failed, label, unlabel)
     chosen = {
         "--follow": follow,
         "--results": results,
@@ -103,7 +138,7 @@ def job(
         "--retry": retry,
         "--pause": pause,
         "--resume": resume,
-        "--max-parallel": max_parallel is not None,
+        CHANGING[next(iter(changes), "labels")]: bool(changes),
         "--delete": delete,
     }
     only_one(chosen)
@@ -116,15 +151,29 @@ def job(
     elif failed:
         work = _failed(cluster, id, settings.gateway.debug, run)
     else:
-        work = _state(cluster, id, action, as_json, max_parallel or None)
+        work = _state(cluster, id, action, as_json, changes)
     import uvloop
 
     raise typer.Exit(run_cancellable(work, uvloop.new_event_loop))
 
 
-async def _state(
-    cluster: Cluster, id: str, action: str, as_json: bool, max_parallel: int | None
-) -> int:
+def _changes(
+    max_parallel: int | None,
+    max_failed: str | None,
+    label: list[str] | None,
+    unlabel: list[str] | None,
+) -> JobChanges:
+    changes: JobChanges = {}
+    if max_parallel is not None:
+        changes["max_parallel"] = max_parallel or None
+    if max_failed is not None:
+        changes["max_failed"] = None if max_failed == ANY else max_failed
+    if label or unlabel:
+        changes["labels"] = {**labels_of(label), **dict.fromkeys(unlabel or ())}
+    return changes
+
+
+async def _state(cluster: Cluster, id: str, action: str, as_json: bool, changes: JobChanges) -> int:
     async with cluster:
         job = cluster.job(id)
         if action == "--delete":
@@ -139,8 +188,11 @@ async def _state(
             status = await job.pause()
         elif action == "--resume":
             status = await job.resume()
-        elif action == "--max-parallel":
-            status = await job.limit(max_parallel)
+        elif changes:
+            try:
+                status = await job.update(**changes)
+            except ValueError as error:
+                raise ConfigurationError([str(error)]) from error
         elif action == "--follow":
             status = await _followed(cluster, id)
         else:
@@ -272,6 +324,8 @@ def _show(status: JobStatus) -> None:
         line("labels", shown_labels(status.labels))
     if status.max_parallel:
         line("limit", f"{status.max_parallel} cores")
+    if status.max_failed is not None:
+        line("may fail", f"{status.max_failed} items")
     if status.paused:
         line("paused", "until jetmap job ID --resume")
     if status.run > 1:

@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, Generic, Literal, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, Unpack, overload
 
 from jetmap import bounds
 from jetmap.dispatch.outcomes import Batch, Outcome, X, Y, item_error
@@ -19,6 +19,7 @@ from .job_status import JobStatus
 from .stream import OutcomeStream
 
 if TYPE_CHECKING:
+    from jetmap.jobs.changes import JobChanges
     from jetmap.jobs.outcomes import OutcomeEvent
     from jetmap.jobs.service import Jobs
 
@@ -194,6 +195,26 @@ class Job(Generic[X, Y]):
         """
         cores = bounds.PARALLEL.check_optional("max_parallel", max_parallel)
         return JobStatus.of(await self._jobs().steer(self.id, max_parallel=cores))
+
+    async def update(self, **changes: Unpack[JobChanges]) -> JobStatus:
+        """Change the job's limits and labels, also while it runs; what is not named stays.
+
+        Args:
+            max_parallel: Cores that it may use at most; None: no limit of its own.
+            max_failed: Items that may fail, a number or a share such as ``"5%"``; None: any number,
+                but one makes it a failed job. If more have failed already, the job ends with its
+                next outcome.
+            labels: Values of labels, by name. None as a value removes that label, None in the place
+                of them all removes all.
+
+        Returns:
+            The job's status after that.
+
+        Raises:
+            JobOver: The job is over.
+            TypeError, ValueError: A value is wrong; nothing was changed.
+        """
+        return JobStatus.of(await self._jobs().update(self.id, changes))
 
     async def cancel(self) -> JobStatus:
         """End the job and keep the outcomes that are there. Does nothing if it is over.

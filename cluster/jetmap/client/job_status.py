@@ -29,7 +29,7 @@ class JobStatus:
         reason: Why the job failed as a whole, or why it waits; else None.
         max_failed: Items that may fail, or their share; None if none was given.
         run: Number of its latest run, from 1; ``Job.retry`` starts the next.
-        labels: Names and values that it was submitted with.
+        labels: Names and values by which people find it.
         max_parallel: Cores that it may use at most; None: no limit of its own.
         paused: Whether the job is paused.
     """

@@ -11,6 +11,8 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Self, cast
 
+import msgspec
+
 from jetmap.wire.messages import PART_BYTES, Report
 
 from .costs import Cost, Pace
@@ -275,6 +277,11 @@ class OpenMap:
         self.max_parallel = chunks
         if not self.is_paused:
             self.limit = chunks
+
+    def relabel(self, labels: dict[str, str]) -> None:
+        """Give the map other names and values by which people find it."""
+        if labels != (self.spec.labels or {}):
+            self.spec = msgspec.structs.replace(self.spec, labels=labels)
 
     # For the reader
 

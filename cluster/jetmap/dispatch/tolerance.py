@@ -71,18 +71,23 @@ class FailureCount:
     """The failed items of one map, against its tolerance.
 
     Args:
+        tolerance: None: any number may fail.
         total: Number of items; None if unknown.
         failed: Number that have failed before.
         trusted: Whether pickled exceptions may be loaded.
     """
 
     def __init__(
-        self, tolerance: Tolerance, total: int | None, failed: int = 0, *, trusted: bool = False
+        self,
+        tolerance: Tolerance | None,
+        total: int | None,
+        failed: int = 0,
+        *,
+        trusted: bool = False,
     ) -> None:
         self.failed = failed
-        self._tolerance = tolerance
+        self.tolerance = tolerance
         self._total = total
-        self._limit = tolerance.limit(total)
         self._trusted = trusted
         self._first: list[ErrorRecord] = []
 
@@ -96,19 +101,20 @@ class FailureCount:
             self._first.append(error)
         self._first.sort(key=lambda record: record.index)
         del self._first[SHOWN:]
-        if self.failed > self._limit:
-            raise self._too_many(done)
+        tolerance = self.tolerance
+        if tolerance is not None and self.failed > (most := tolerance.limit(self._total)):
+            raise self._too_many(tolerance, most, done)
 
-    def _too_many(self, done: int) -> TooManyFailed:
+    def _too_many(self, tolerance: Tolerance, most: int, done: int) -> TooManyFailed:
         of_all = "" if self._total is None else f" of {self._total:,}"
-        share = f", which is {self._limit:,}" if self._tolerance.is_share else ""
+        share = f", which is {most:,}" if tolerance.is_share else ""
         items = "item" if self.failed == 1 and not of_all else "items"
         shown = "".join(f"\n  item {e.index}: {e.type}: {e.message}" for e in self._first)
         if self.failed > len(self._first):
             shown += f"\n  and {self.failed - len(self._first):,} more"
         return TooManyFailed(
             f"{self.failed:,}{of_all} {items} failed, {done:,} were done; max_failed is "
-            f"{self._tolerance.text}{share}:{shown}",
+            f"{tolerance.text}{share}:{shown}",
             failed=self.failed,
             done=done,
             total=self._total,

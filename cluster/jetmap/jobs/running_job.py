@@ -88,6 +88,7 @@ class RunningJob:
         self._background = Background(f"job {record.id}")
         self._base = 0  # Bytes of the store that it took when this run began.
         self._failed_before = 0  # Failed items of earlier owners.
+        self._failures = FailureCount(None, None)  # Those, and the map's.
         self._took_over = False
         self._messages = 0  # Messages of this run in the store, at least.
         self._repairs = 0
@@ -138,7 +139,11 @@ class RunningJob:
     def _steer(self) -> None:
         """Let the open map do what the record says."""
         run, record = self._map, self.record
-        if run is None or (run.is_paused, run.max_parallel) == (record.paused, record.max_parallel):
+        if run is None:
+            return
+        self._failures.tolerance = Tolerance.of(record.max_failed)
+        run.relabel(record.labels)
+        if (run.is_paused, run.max_parallel) == (record.paused, record.max_parallel):
             return
         run.restrict(record.max_parallel)
         run.pause() if record.paused else run.resume()
@@ -229,6 +234,7 @@ class RunningJob:
             await self._show_waiting(str(error))
             return False
         self._map = run
+        self._failures = FailureCount(None, record.total, self._failed_before)
         self._steer()  # It may have been steered meanwhile.
         await self._show_waiting(None)
         return True
@@ -244,16 +250,14 @@ class RunningJob:
         assert run is not None
         self._messages = 0
         progress = self._background.spawn(self._record_progress(run), "record progress")
-        failures = self._failures()
         async with run:
-            if failures is not None:
-                failures.add((), run.done)  # Its last owner may have died before it could end it.
+            # Its last owner may have died before it could end it.
+            self._failures.add((), run.done)
             async for batch in run:
                 self._messages += 1
                 if batch.values:
                     await self._store_batch(run, batch)
-                if batch.errors and failures is not None:
-                    failures.add(batch.errors, run.done)
+                self._failures.add(batch.errors, run.done)
         # A write in flight must be answered before the last one.
         self._all_stored.set()
         await progress
@@ -262,13 +266,6 @@ class RunningJob:
                 await self._reserve(self._stored(run))
             return await self._finish(run)
         return True
-
-    def _failures(self) -> FailureCount | None:
-        """Return the count of failed items for a job that tolerates some; else None."""
-        tolerance = Tolerance.of(self.record.max_failed)
-        if tolerance is None:
-            return None
-        return FailureCount(tolerance, self.record.total, self._failed_before)
 
     async def close(self) -> None:
         """Stop recording progress, withdraw what is out, and stop reading the input."""

@@ -12,6 +12,7 @@ from jetmap.dispatch.dispatcher import Dispatcher
 from jetmap.dispatch.tolerance import Tolerance
 from jetmap.errors import (
     JetmapError,
+    JobOver,
     JobsUnavailable,
     NoRoom,
     NoWorkers,
@@ -28,6 +29,7 @@ from . import idempotency, streams, transitions
 from .cancelling import Cancelling
 from .catalogue import NO_LABELS, Catalogue
 from .causes import StoredCauses, stored_causes
+from .changes import JobChanges, new_values
 from .monitor import JobMonitor
 from .outcome_index import OutcomeIndex, OutcomeIndexes
 from .outcomes import StoredOutcomes
@@ -273,24 +275,45 @@ class Jobs:
 
         paused: None: as it is. max_parallel: None: no limit of its own; KEEP: as it is.
         """
+        wanted: dict[str, object] = {}
+        if paused is not None:
+            wanted["paused"] = paused
+        if max_parallel != KEEP:
+            wanted["max_parallel"] = max_parallel
+        return await self._rewrite(id, lambda record: transitions.steered(record, wanted))
+
+    async def update(self, id: str, changes: JobChanges) -> Record:
+        """Change the limits and labels of a job.
+
+        Raises UnknownJob, JobOver, JobUnreadable; TypeError or ValueError for a wrong value.
+        """
+
+        def changed(record: Record) -> Record:
+            return transitions.steered(record, new_values(record, changes))
+
+        record = await self._rewrite(id, changed)
+        if record.is_over:
+            raise JobOver(
+                f"job {id} is over ({record.public_state}): nothing of it changes any more"
+            )
+        return record
+
+    async def _rewrite(self, id: str, change: Callable[[Record], Record]) -> Record:
+        """Change the record of a job unless it is over, and return it."""
         while True:
             check_readable(await self.get(id))
             record, seq = await self.store.read(id)
             if record is None or record.is_over:
                 return await self.get(id)
-            steered = transitions.steered(
-                record,
-                paused=record.paused if paused is None else paused,
-                max_parallel=record.max_parallel if max_parallel == KEEP else max_parallel,
-            )
-            if steered is record:
+            new = change(record)
+            if new is record:
                 return self._shown(record)
             try:
-                seq = await self.store.write(steered, seq)
+                seq = await self.store.write(new, seq)
             except Conflict:
                 continue
-            self._catalogue.on_record(steered, seq)
-            return self._shown(steered)
+            self._catalogue.on_record(new, seq)
+            return self._shown(new)
 
     async def cancel(self, id: str) -> Record:
         """End a job and free its cores at once. A finished job stays as it is."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import msgspec
 
 from jetmap.wire import subjects
@@ -15,6 +17,9 @@ PAUSE = "a pause"
 PAUSED = "the job is paused; it goes on when it is resumed"
 # Most runs of one job: each adds to the record.
 MOST_RUNS = 100
+
+# What people may change of a job that is not over.
+WISHES = ("paused", "max_parallel", "max_failed", "labels")
 
 replace = msgspec.structs.replace
 
@@ -151,16 +156,16 @@ def ended(
     )
 
 
-def steered(record: Record, *, paused: bool, max_parallel: int | None) -> Record:
-    """Pause or resume a job, and limit its cores."""
-    if (record.paused, record.max_parallel) == (paused, max_parallel):
+def steered(record: Record, wishes: Mapping[str, object]) -> Record:
+    """Change what people may change of a job: new values, by the names in ``WISHES``."""
+    if all(getattr(record, name) == value for name, value in wishes.items()):
         return record
-    return replace(record, paused=paused, max_parallel=max_parallel)
+    return replace(record, **wishes)
 
 
 def as_steered(record: Record, newest: Record) -> Record:
-    """Return what an owner writes over a record that was steered meanwhile."""
-    return steered(record, paused=newest.paused, max_parallel=newest.max_parallel)
+    """Return what an owner writes over a record that people have changed meanwhile."""
+    return steered(record, {name: getattr(newest, name) for name in WISHES})
 
 
 def retry_refusal(record: Record) -> str | None:

@@ -189,7 +189,7 @@ def test_escape_closes_the_keys_alone(dashboard: Dashboard) -> None:
 def test_the_list_of_functions_shows_the_one_that_is_chosen(dashboard: Dashboard) -> None:
     tab, chosen = dashboard.open("maps"), "document.querySelector('select[data-act=fn]').value"
     dashboard.focus("select[data-act=fn]")
-    tab.press(*"ocr")
+    tab.press("o")  # Of several letters, the browser forgets those that came a second ago.
     tab.until(f"{chosen} === 'ocr_page' && {ROWS}.length === 1")
     dashboard.focus("#find")
     tab.press(*"nothing")
@@ -197,7 +197,7 @@ def test_the_list_of_functions_shows_the_one_that_is_chosen(dashboard: Dashboard
     tab.until(f"{ROWS}.length === 12")
     assert tab.do(f"[{chosen}, document.querySelector('#find').value]") == ["", ""]
     dashboard.focus("select[data-act=fn]")
-    tab.press(*"geo")
+    tab.press("g")
     tab.until(f"{ROWS}.length === 1")
     for name in ("price_option", "geocode"):
         dashboard.watch.made_up.gone.add(name)

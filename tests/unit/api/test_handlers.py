@@ -53,5 +53,5 @@ async def test_the_frameworks_refusals_are_problems() -> None:
         assert "/docs lists all" in unknown["detail"]
         wrong = await client.put("/jobs/x")
         problem = check_problem(wrong, 405, "method-not-allowed")
-        assert problem["detail"] == "PUT does nothing here: use GET or POST or DELETE"
-        assert wrong.headers["allow"] == "GET, HEAD, POST, DELETE, OPTIONS"
+        assert problem["detail"] == "PUT does nothing here: use GET or POST or PATCH or DELETE"
+        assert wrong.headers["allow"] == "GET, HEAD, POST, PATCH, DELETE, OPTIONS"

@@ -79,3 +79,20 @@ def test_a_job_is_paused_limited_and_resumed(jobs: FakeJobs, invoke: Invoke) -> 
     assert "limit     3 cores" in invoke("job", "j", "--max-parallel", "3").stdout
     assert "limit" not in invoke("job", "j", "--max-parallel", "0").stdout
     assert "paused" not in invoke("job", "j", "--resume").stdout
+
+
+def test_limits_and_labels_of_a_job_are_changed(jobs: FakeJobs, invoke: Invoke) -> None:
+    jobs.add("j", 200, labels={"team": "a", "old": "1"})
+    options = ("--max-failed", "5%", "--label", "team=b", "--unlabel", "old", "--max-parallel", "2")
+    shown = invoke("job", "j", *options).stdout
+    assert "labels    team=b\n" in shown and "limit     2 cores" in shown
+    assert "may fail  5% items" in shown
+    shown = invoke("job", "j", "--max-failed", "any").stdout
+    assert "may fail" not in shown and "limit     2 cores" in shown
+    assert "exclude each other" in invoke("job", "j", "--label", "a=1", "--cancel").stderr
+    assert "must be" in invoke("job", "j", "--max-failed", "x").stderr
+    assert "malformed" in invoke("job", "j", "--label", "a b=1").stderr
+    assert jobs.records["j"].labels == {"team": "b"}
+    jobs.end("j")
+    refused = invoke("job", "j", "--label", "a=1")
+    assert refused.exit_code == Exit.STORE and "is over" in refused.stderr

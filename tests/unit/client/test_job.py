@@ -15,6 +15,7 @@ from jetmap import (
     ItemRaised,
     JobEnded,
     JobNotRetryable,
+    JobOver,
     Unencodable,
     UnknownJob,
     task,
@@ -310,3 +311,18 @@ async def test_outcomes_that_somebody_has_removed_are_no_short_list(
             with pytest.raises(JobEnded, match="in the store") as caught:
                 await reading
             assert caught.value.state == "removed"
+
+
+async def test_limits_and_labels_are_changed(cluster: JobCluster, jobs: FakeJobs) -> None:
+    jobs.add("j", 10, labels={"team": "a"})
+    job = cluster.job("j")
+    status = await job.update(max_failed="5%", labels={"x": "1"})
+    assert (status.max_failed, status.max_parallel) == ("5%", None)
+    assert status.labels == {"team": "a", "x": "1"}
+    assert (await job.update(max_parallel=2, labels={"team": None})).labels == {"x": "1"}
+    with pytest.raises(ValueError, match="max_parallel must be"):
+        await job.update(max_parallel=0, max_failed=None)
+    assert (await job.status()).max_failed == "5%"
+    jobs.end("j")
+    with pytest.raises(JobOver, match="is over"):
+        await job.update(max_failed=None)

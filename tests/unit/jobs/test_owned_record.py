@@ -85,11 +85,14 @@ def test_what_people_want_meanwhile_is_kept_by_the_next_write() -> None:
     async def test() -> None:
         bench = Bench()
         await bench.owned.write(OURS, 10)
-        steered = transitions.steered(OURS, paused=True, max_parallel=4)
+        steered = transitions.steered(
+            OURS, {"paused": True, "labels": {"a": "1"}, "max_failed": "4"}
+        )
         await bench.store.write(steered, 11)
         await bench.write(done=3)
         for record in (bench.store.record, bench.owned.current):
-            assert (record.done, record.paused, record.max_parallel) == (3, True, 4)
+            assert (record.done, record.paused, record.max_parallel) == (3, True, None)
+            assert (record.labels, record.max_failed) == ({"a": "1"}, "4")
 
     run(test())
 
@@ -117,7 +120,7 @@ def test_news_of_an_own_write_are_no_news() -> None:
         await bench.owned.write(OURS, 10)
         before = bench.steered
         assert not bench.owned.on_record(OURS) and bench.steered == before
-        paused = transitions.steered(OURS, paused=True, max_parallel=None)
+        paused = transitions.steered(OURS, {"paused": True})
         assert not bench.owned.on_record(paused) and bench.steered == before + 1
         assert bench.owned.current.paused
 

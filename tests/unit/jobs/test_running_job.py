@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hypotheses import examples
-from jetmap.errors import JobEnded
+from jetmap.errors import JobEnded, JobOver
 from jetmap.jobs.record import Record
 from jetmap.jobs.service import Jobs
 from jetmap.jobs.store import RETRY_FOR
@@ -222,6 +222,53 @@ def test_a_paused_job_waits_across_owners_and_keeps_its_limit() -> None:
             assert (record.state, record.done, record.max_parallel) == ("succeeded", 60, 2)
             assert await values(other, record) == DOUBLED
             assert (await other.steer(id, paused=True)).paused is False  # It is over.
+
+    run(scenario())
+
+
+def test_limits_and_labels_of_a_job_change_while_it_runs() -> None:
+    async def scenario() -> None:
+        work = Work(seconds=lambda item: 0.2, fails=lambda item: item % 2 == 1)
+        async with JobPool(work=work) as pool:
+            await pool.agent(4)
+            owner, other = await pool.gateway(), await pool.gateway()
+            id = (
+                await submitted(owner, list(range(300)), max_failed="50%", labels={"team": "a"})
+            ).id
+            await asyncio.sleep(2)
+            await other.update(id, {"max_parallel": 1, "labels": {"team": None, "urgent": "1"}})
+            await asyncio.sleep(2)
+            (run,) = owner._dispatcher.maps
+            assert (len(run.ledger.flights), run.spec.labels) == (1, {"urgent": "1"})
+            failed = run.ledger.failed
+            assert failed > 3
+            await other.update(id, {"max_failed": failed + 3, "max_parallel": None})
+            record = await ended(other, id)
+            assert record.state == "failed" and record.done < record.total
+            assert record.failed >= failed + 4
+            assert f"max_failed is {failed + 3}:" in (record.reason or "")
+            assert "and 1 more" not in (record.reason or "")  # Those before the change are shown.
+            assert record.labels == {"urgent": "1"}
+            with pytest.raises(JobOver, match="is over"):
+                await other.update(id, {"labels": None})
+            assert (await other.get(id)).labels == {"urgent": "1"}
+
+    run(scenario())
+
+
+def test_a_job_that_tolerates_more_is_not_ended_by_what_it_tolerated_first() -> None:
+    async def scenario() -> None:
+        work = Work(seconds=lambda item: 0.2, fails=lambda item: item % 2 == 1)
+        async with JobPool(work=work) as pool:
+            await pool.agent(4)
+            owner, other = await pool.gateway(), await pool.gateway()
+            id = (await submitted(owner, ITEMS, max_failed=20)).id
+            await asyncio.sleep(1)
+            await other.update(id, {"max_failed": "50%"})
+            await asyncio.sleep(0.5)
+            await pool.crash(owner)  # The next owner reads it from the record.
+            record = await ended(other, id)
+            assert (record.state, record.failed, record.max_failed) == ("succeeded", 30, "50%")
 
     run(scenario())
 

@@ -17,7 +17,7 @@ export function listen(acts, visit, toHost) {
     if (!isPlain || isTyping || !world.document) return
     if (go) { go = false; const to = VIEWS[e.key]; if (to) { visit(`#${to}`); e.preventDefault() } return }
     const row = at?.closest('tr[data-id]')?.dataset.id ?? (ui.view === 'map' ? ui.id : null), m = row && world.find(row)
-    if (e.key === 'g') { go = true; setTimeout(() => { go = false }, 1200) }
+    if (e.key === 'g') go = true
     // The field is there at once: what is typed next is text.
     else if (e.key === '/') { e.preventDefault(); if (!$('#find')) visit('#maps'); $('#find')?.focus() }
     else if (e.key === '?') acts.help()

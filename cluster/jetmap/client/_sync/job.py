@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Generic, Literal, overload
+from typing import Any, Generic, Literal, Unpack, overload
 
 from jetmap.client.blocking import BlockingStream, Wait
 from jetmap.client.job import Job, JobStream
 from jetmap.client.job_status import JobStatus
 from jetmap.dispatch.outcomes import X, Y
 from jetmap.errors import ItemError
+from jetmap.jobs.changes import JobChanges
 
 
 class SyncJob(Generic[X, Y]):
@@ -151,6 +152,26 @@ class SyncJob(Generic[X, Y]):
             The job's status after that.
         """
         return self._wait(self._job.limit(max_parallel))
+
+    def update(self, **changes: Unpack[JobChanges]) -> JobStatus:
+        """Change the job's limits and labels, also while it runs; what is not named stays.
+
+        Args:
+            max_parallel: Cores that it may use at most; None: no limit of its own.
+            max_failed: Items that may fail, a number or a share such as ``"5%"``; None: any number,
+                but one makes it a failed job. If more have failed already, the job ends with its
+                next outcome.
+            labels: Values of labels, by name. None as a value removes that label, None in the place
+                of them all removes all.
+
+        Returns:
+            The job's status after that.
+
+        Raises:
+            JobOver: The job is over.
+            TypeError, ValueError: A value is wrong; nothing was changed.
+        """
+        return self._wait(self._job.update(**changes))
 
     def cancel(self) -> JobStatus:
         """End the job and keep the outcomes that are there. Does nothing if it is over.

@@ -1,0 +1,92 @@
+"""The body of ``PATCH /jobs/{id}``: a JSON Merge Patch (RFC 7396) of limits and labels."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from fastapi import Request
+from msgspec import UNSET, UnsetType
+
+from jetmap import bounds
+
+from .asgi import header
+from .problems import Problem, malformed
+from .request import check_encoding
+
+if TYPE_CHECKING:
+    from jetmap.jobs.changes import JobChanges
+
+MEDIA = ("application/merge-patch+json", "application/json")
+ACCEPT_PATCH = (b"accept-patch", ", ".join(MEDIA).encode())
+
+
+class _Changes(msgspec.Struct, forbid_unknown_fields=True):
+    max_parallel: int | UnsetType | None = UNSET
+    max_failed: int | str | UnsetType | None = UNSET
+    labels: dict[str, str | None] | UnsetType | None = UNSET
+
+
+_decode = msgspec.json.Decoder(_Changes).decode
+
+_SCHEMA = {
+    "type": "object",
+    "additionalProperties": False,
+    "properties": {
+        "max_parallel": {
+            "type": ["integer", "null"],
+            "minimum": 0,
+            "maximum": int(bounds.PARALLEL.most),
+            "description": "Cores that it may use at most; 0 or null: no limit of its own.",
+        },
+        "max_failed": {
+            "type": ["integer", "string", "null"],
+            "description": "Items that may fail, a number or a share such as `5%`; null: any "
+            "number, but one makes it a failed job.",
+        },
+        "labels": {
+            "type": ["object", "null"],
+            "additionalProperties": {"type": ["string", "null"]},
+            "description": "Values of labels, by name; null as a value removes that label, null "
+            "in the place of them all removes all.",
+        },
+    },
+    "examples": [{"max_parallel": 4, "labels": {"team": "a"}}],
+}
+# What OpenAPI says of it.
+REQUEST_BODY: dict[str, Any] = {
+    "requestBody": {"required": True, "content": {name: {"schema": _SCHEMA} for name in MEDIA}}
+}
+
+
+async def read_changes(request: Request) -> JobChanges:
+    """Read the changes. Raises Problem: 415, or 400 for any other body."""
+    media = (header(request.scope, b"content-type") or b"").decode("latin-1")
+    if media.partition(";")[0].strip().lower() not in MEDIA:
+        raise Problem(
+            415,
+            "unsupported-media-type",
+            "Send JSON",
+            f"the body's type is {media or 'not given'}: send an object as {MEDIA[1]} "
+            """(curl -X PATCH --json '{"max_parallel": 4}' does, plain -d does not)""",
+            headers=[ACCEPT_PATCH],
+        )
+    check_encoding(header(request.scope, b"content-encoding") or b"identity")
+    try:
+        found = _decode(await request.body())
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+        raise wrong_changes(str(exc)) from None
+    changes: JobChanges = {}
+    if not isinstance(found.max_parallel, UnsetType):
+        changes["max_parallel"] = found.max_parallel or None
+    if not isinstance(found.max_failed, UnsetType):
+        changes["max_failed"] = found.max_failed
+    if not isinstance(found.labels, UnsetType):
+        changes["labels"] = found.labels
+    return changes
+
+
+def wrong_changes(detail: str) -> Problem:
+    """Make a 400 for a body that changes nothing."""
+    hint = 'send an object such as {"max_parallel": 4, "max_failed": "5%", "labels": {"team": "a"}}'
+    return malformed(f"{detail}; {hint}")

@@ -1,0 +1,71 @@
+"""Limits and labels of jobs are changed over HTTP."""
+
+from __future__ import annotations
+
+import pytest
+
+from fake_cluster import gateway
+from jobs_over_http import site, submit
+from over_http import check_problem
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_limits_and_labels_of_a_job_are_changed_by_a_merge_patch() -> None:
+    cluster, jobs = site()
+    jobs.hold = True
+    async with gateway(cluster) as client:
+        job = await submit(client, "double", [1, 2])
+        path = f"/jobs/{job['id']}"
+        for body, expected in (
+            ({"max_parallel": 4, "labels": {"team": "a", "x": "1"}}, (4, None, ["team", "x"])),
+            ({}, (4, None, ["team", "x"])),
+            ({"max_failed": "5%", "labels": {"x": None}}, (4, "5%", ["team"])),
+            ({"max_failed": 3, "max_parallel": 0}, (None, "3", ["team"])),
+            ({"max_failed": None, "labels": None}, (None, None, [])),
+        ):
+            for media in ("application/json", "application/merge-patch+json; charset=utf-8"):
+                answer = await client.patch(path, json=body, headers={"content-type": media})
+                assert answer.status_code == 200
+                found = answer.json()
+                assert found == (await client.get(path)).json()
+                assert found["max_parallel"] == expected[0]
+                assert (found["max_failed"], list(found["labels"])) == expected[1:]
+        for wrong in (
+            "",
+            "[]",
+            "null",
+            "{",
+            '{"max_parallel": -1}',
+            '{"max_parallel": 1.5}',
+            '{"max_failed": "x"}',
+            '{"max_failed": -1}',
+            '{"labels": {"a b": "1"}}',
+            '{"labels": {"a": 1}}',
+            '{"paused": true}',
+            '{"max_parallel": 1, "what": 2}',
+            '{"labels": ' + "[" * 5_000 + "]" * 5_000 + "}",
+            b'{"labels": {"a": "\xff"}}',
+        ):
+            kind = {"content-type": "application/json"}
+            refused = await client.patch(path, content=wrong, headers=kind)
+            check_problem(refused, 400, "malformed-body")
+        before = (await client.get(path)).json()
+        assert before["labels"] == {} and before["max_parallel"] is None
+        form = await client.patch(path, data={"max_parallel": "1"})
+        check_problem(form, 415, "unsupported-media-type")
+        assert (
+            "--json" in form.json()["detail"] and "application/json" in form.headers["accept-patch"]
+        )
+        packed = {"content-type": "application/json", "content-encoding": "gzip"}
+        check_problem(
+            await client.patch(path, content=b"{}", headers=packed), 415, "unsupported-encoding"
+        )
+        check_problem(await client.patch("/jobs/nobody", json={}), 404, "unknown-job")
+        check_problem(await client.patch(f"{path}?max_parallel=1", json={}), 400, "bad-parameter")
+        options = await client.options(path)
+        assert (
+            "PATCH" in options.headers["allow"] and "merge-patch" in options.headers["accept-patch"]
+        )
+        jobs.end(job["id"])
+        check_problem(await client.patch(path, json={"max_parallel": 1}), 409, "job-over")
