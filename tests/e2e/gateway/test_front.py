@@ -76,7 +76,7 @@ ALLOWED = {
     "/functions/double": "GET, HEAD, OPTIONS",
     "/map/double": "POST, OPTIONS",
     "/jobs": "GET, HEAD, OPTIONS",
-    "/jobs/double": "GET, HEAD, POST, DELETE, OPTIONS",
+    "/jobs/double": "GET, HEAD, POST, PATCH, DELETE, OPTIONS",
     "/jobs/1/results": "GET, HEAD, OPTIONS",
     "/jobs/1/events": "GET, HEAD, OPTIONS",
     "/jobs/1/events/address": "POST, OPTIONS",
