@@ -46,8 +46,6 @@ if TYPE_CHECKING:
 
 FAILURES_AT_ONCE = 500  # Errors that are read and printed together.
 ANY = "any"  # No limit, as --max-failed says it.
-# The options that change a job.
-CHANGING = {"max_parallel": "--max-parallel", "max_failed": "--max-failed", "labels": "--label"}
 
 
 def _tolerance(text: str) -> str:
@@ -138,7 +136,7 @@ def job(
         "--retry": retry,
         "--pause": pause,
         "--resume": resume,
-        CHANGING[next(iter(changes), "labels")]: bool(changes),
+        _changing(changes, label): bool(changes),
         "--delete": delete,
     }
     only_one(chosen)
@@ -169,8 +167,20 @@ def _changes(
     if max_failed is not None:
         changes["max_failed"] = None if max_failed == ANY else max_failed
     if label or unlabel:
-        changes["labels"] = {**labels_of(label), **dict.fromkeys(unlabel or ())}
+        given = labels_of(label)
+        if both := given.keys() & set(unlabel or ()):
+            raise ConfigurationError([f"--label and --unlabel both name {min(both)}: give one"])
+        changes["labels"] = {**given, **dict.fromkeys(unlabel or ())}
     return changes
+
+
+def _changing(changes: JobChanges, label: list[str] | None) -> str:
+    """Return the name of an option that changes the job."""
+    if "max_parallel" in changes:
+        return "--max-parallel"
+    if "max_failed" in changes:
+        return "--max-failed"
+    return "--label" if label else "--unlabel"
 
 
 async def _state(cluster: Cluster, id: str, action: str, as_json: bool, changes: JobChanges) -> int:

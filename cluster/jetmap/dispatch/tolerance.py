@@ -14,7 +14,7 @@ from .outcomes import item_error
 
 SHOWN = 5  # Errors that the message and the exception have.
 # The text of a number, or of a share.
-PATTERN = r"^([0-9]{1,15}|(100|[0-9]{1,2}(\.[0-9]{1,6})?)%)$"
+PATTERN = r"^([0-9]{1,16}|(100|[0-9]{1,2}(\.[0-9]{1,6})?)%)$"
 _SYNTAX = 'a whole number of items, or a share of them from "0%" to "100%"'
 
 
@@ -71,7 +71,7 @@ class FailureCount:
     """The failed items of one map, against its tolerance.
 
     Args:
-        tolerance: None: any number may fail.
+        tolerance: None: any number may fail. It may be exchanged.
         total: Number of items; None if unknown.
         failed: Number that have failed before.
         trusted: Whether pickled exceptions may be loaded.
@@ -87,6 +87,7 @@ class FailureCount:
     ) -> None:
         self.failed = failed
         self.tolerance = tolerance
+        self.exceeded: Tolerance | None = None  # The one that was exceeded last.
         self._total = total
         self._trusted = trusted
         self._first: list[ErrorRecord] = []
@@ -101,8 +102,13 @@ class FailureCount:
             self._first.append(error)
         self._first.sort(key=lambda record: record.index)
         del self._first[SHOWN:]
+        self.check(done)
+
+    def check(self, done: int) -> None:
+        """Raise TooManyFailed if more have failed than may."""
         tolerance = self.tolerance
         if tolerance is not None and self.failed > (most := tolerance.limit(self._total)):
+            self.exceeded = tolerance
             raise self._too_many(tolerance, most, done)
 
     def _too_many(self, tolerance: Tolerance, most: int, done: int) -> TooManyFailed:

@@ -53,5 +53,7 @@ def _merged(labels: Mapping[str, str], changes: object) -> dict[str, str]:
     """Change labels as a JSON Merge Patch (RFC 7396) does."""
     if not isinstance(changes, Mapping):
         return bounds.check_labels(changes)
+    for name, value in changes.items():  # A name that cannot be one is an error here, too.
+        bounds.check_labels({name: "" if value is None else value})
     merged = {**labels, **changes}
     return bounds.check_labels({name: value for name, value in merged.items() if value is not None})

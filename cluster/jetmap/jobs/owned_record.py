@@ -11,6 +11,10 @@ from .room import until_room
 from .store import Conflict, Store
 
 
+class OvertakenError(Exception):
+    """The end of a job was to be written, and what it was decided by has changed meanwhile."""
+
+
 class OwnedRecord:
     """Keep and write one job's record; adopt what people want of the job meanwhile.
 
@@ -55,7 +59,8 @@ class OwnedRecord:
     async def write(self, record: Record, after: int | None = None) -> int:
         """Store the record, even if the reply to an own earlier write was lost.
 
-        Raises Conflict if somebody else has decided on the job meanwhile.
+        Raises Conflict if somebody else has decided on the job meanwhile, and OvertakenError if the
+        record ends the job under another ``max_failed`` than people want by now.
 
         Args:
             after: Sequence number of the record that it follows; None: the one written last.
@@ -77,6 +82,11 @@ class OwnedRecord:
                 ours = (self._me, record.epoch)
                 if there is None or there.is_over or (there.owner, there.epoch) != ours:
                     raise
+                if record.is_over and record.max_failed != there.max_failed:
+                    self._seq, self._writing = after, None
+                    self.current = transitions.as_steered(self.current, there)
+                    self._on_steered()
+                    raise OvertakenError from None
                 record = self._writing = transitions.as_steered(record, there)
         self.current = record
         self._catalogue.on_record(record, self._seq)

@@ -7,6 +7,9 @@ import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from typing import NamedTuple
+
+import msgspec
 
 from jetmap.background import Background
 from jetmap.dispatch.dispatcher import Dispatcher
@@ -21,6 +24,7 @@ from jetmap.errors import (
     MapTimeout,
     NoWorkers,
     StoreFull,
+    TooManyFailed,
     UnknownFunction,
     WorkerStartFailed,
 )
@@ -34,7 +38,7 @@ from .catalogue import Catalogue
 from .held_constants import HeldConstants
 from .outcome_index import OutcomeIndex
 from .outcomes import StoredOutcomes
-from .owned_record import OwnedRecord
+from .owned_record import OvertakenError, OwnedRecord
 from .record import JobState, Record
 from .room import RoomCheck, until_room
 from .store import Conflict, Store
@@ -278,7 +282,14 @@ class RunningJob:
 
     async def fail(self, error: JetmapError) -> None:
         """End the job as failed. A full store needs the room that its input takes."""
-        await self._end("failed", str(error), keeps_input=not isinstance(error, StoreFull))
+        keeps_input = not isinstance(error, StoreFull)
+        exceeded = self._failures.exceeded if isinstance(error, TooManyFailed) else None
+
+        def decide() -> _Verdict:
+            limit = self.record.max_failed if exceeded is None else exceeded.text
+            return _Verdict("failed", str(error), limit)
+
+        await self._end(decide, keeps_input=keeps_input)
 
     async def _read_outcomes(self) -> None:
         """Read which items have their outcome from earlier owners."""
@@ -397,12 +408,27 @@ class RunningJob:
                 logger.warning("job %s: only %s; the others run again", self.record.id, lost)
                 await self._part()
                 return False
-            await self._end("failed", f"only {lost}: something removes them", (done, failed))
-        elif failed and self.record.max_failed is None:
-            await self._end("failed", f"{failed} of {done} items failed", (done, failed))
+            reason = f"only {lost}: something removes them"
+            await self._end(
+                lambda: _Verdict("failed", reason, self.record.max_failed), (done, failed)
+            )
         else:
-            await self._end("succeeded", None, (done, failed))
+            await self._end(lambda: self._decide(done, failed), (done, failed))
         return True
+
+    def _decide(self, done: int, failed: int) -> _Verdict:
+        """Decide how a job with all its outcomes has ended, by what people want of it now."""
+        limit = self.record.max_failed
+        reason = None
+        if limit is None:
+            reason = f"{failed} of {done} items failed" if failed else None
+        else:
+            self._failures.tolerance, self._failures.failed = Tolerance(limit), failed
+            try:
+                self._failures.check(done)
+            except TooManyFailed as error:
+                reason = str(error)
+        return _Verdict("succeeded" if reason is None else "failed", reason, limit)
 
     async def _lacks_messages(self) -> bool:
         """Return whether fewer messages are stored than agents have reported."""
@@ -426,37 +452,49 @@ class RunningJob:
 
     async def _end(
         self,
-        state: JobState,
-        reason: str | None,
+        decide: Callable[[], _Verdict],
         counts: tuple[int, int] | None = None,
         *,
         keeps_input: bool = True,
     ) -> None:
         """Record the end.
 
-        counts: items done and failed, if they were counted again. keeps_input: whether items that
-        failed, or have no outcome, may be run again.
+        decide: says how the job has ended; again if people change what that depends on. counts:
+        items done and failed, if they were counted again. keeps_input: whether items that failed,
+        or have no outcome, may be run again.
         """
-        record, run = self.record, self._map
-        if counts is None:
-            known = (record.done, record.failed)
-            counts = known if run is None else (run.done, self._failed(run))
-        over = transitions.ended(
-            record,
-            state,
-            reason,
-            done=counts[0],
-            failed=counts[1],
-            stored=self._base if run is None else self._stored(run),
-            now=time.time(),
-            keeps_input=keeps_input and (counts[1] > 0 or counts[0] != record.total),
-        )
-        await self._owned.write(over)
+        while True:
+            state, reason, limit = decide()
+            record, run = msgspec.structs.replace(self.record, max_failed=limit), self._map
+            if counts is None:
+                known = (record.done, record.failed)
+                counts = known if run is None else (run.done, self._failed(run))
+            over = transitions.ended(
+                record,
+                state,
+                reason,
+                done=counts[0],
+                failed=counts[1],
+                stored=self._base if run is None else self._stored(run),
+                now=time.time(),
+                keeps_input=keeps_input and (counts[1] > 0 or counts[0] != record.total),
+            )
+            with contextlib.suppress(OvertakenError):
+                await self._owned.write(over)
+                break
         log = logger.info if state == "succeeded" else logger.warning
         why = f": {reason}" if reason else ""
         log("job %s of %s has %s%s", record.id, record.function, state, why)
         if not over.keeps_input:
             await self._store.remove_input(record)
+
+
+class _Verdict(NamedTuple):
+    """The way in which a job has ended, and the ``max_failed`` by which that was decided."""
+
+    state: JobState
+    reason: str | None
+    max_failed: str | None
 
 
 def _by_pickles(versions: str) -> FunctionRef:

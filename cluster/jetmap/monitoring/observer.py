@@ -243,7 +243,7 @@ class Observer:
             None,
             0.0,
             1.0,
-            None,
+            record.max_parallel,
             waits,
             age,
             0.0 if is_paused else age,

@@ -92,6 +92,10 @@ def test_limits_and_labels_of_a_job_are_changed(jobs: FakeJobs, invoke: Invoke) 
     assert "exclude each other" in invoke("job", "j", "--label", "a=1", "--cancel").stderr
     assert "must be" in invoke("job", "j", "--max-failed", "x").stderr
     assert "malformed" in invoke("job", "j", "--label", "a b=1").stderr
+    assert "malformed" in invoke("job", "j", "--unlabel", "team=b").stderr
+    both = invoke("job", "j", "--label", "team=c", "--unlabel", "team").stderr
+    assert "both name team" in both
+    assert "--pause and --unlabel" in invoke("job", "j", "--unlabel", "a", "--pause").stderr
     assert jobs.records["j"].labels == {"team": "b"}
     jobs.end("j")
     refused = invoke("job", "j", "--label", "a=1")

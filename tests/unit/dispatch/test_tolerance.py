@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hypotheses import examples
+from jetmap import bounds
 from jetmap.dispatch.tolerance import SHOWN, FailureCount, Tolerance
 from jetmap.errors import ItemRaised, TooManyFailed
 from jetmap.wire.messages import ErrorRecord
@@ -17,6 +18,22 @@ from jetmap.wire.messages import ErrorRecord
 
 def error(index: int) -> ErrorRecord:
     return ErrorRecord(index, "raised", "ValueError", f"no {index}")
+
+
+@pytest.mark.parametrize("most", [0, 10**15, int(bounds.START.most)])
+def test_a_number_is_read_again_from_its_text(most: int) -> None:
+    assert Tolerance(Tolerance(most).text).limit(None) == most
+
+
+def test_another_tolerance_counts_from_then_on() -> None:
+    count = FailureCount(None, 10)
+    count.add([error(3), error(1)], 4)
+    count.tolerance = Tolerance(2)
+    count.check(4)
+    count.tolerance = Tolerance(1)
+    with pytest.raises(TooManyFailed, match="item 1: "):
+        count.add((), 5)
+    assert count.exceeded is count.tolerance
 
 
 @examples(200)
@@ -72,7 +89,7 @@ def test_numbers_and_shares_of_two_hundred(value: Any, limit: int) -> None:
         " 5",
         "5\n",
         "100.1%",
-        "1" * 16,
+        "1" * 17,
         "\u0665",
         -1,
         1.5,

@@ -9,7 +9,7 @@ import pytest
 
 from jetmap.jobs import transitions
 from jetmap.jobs.catalogue import Catalogue
-from jetmap.jobs.owned_record import OwnedRecord
+from jetmap.jobs.owned_record import OvertakenError, OwnedRecord
 from jetmap.jobs.record import Record
 from jetmap.jobs.store import Conflict, Store
 from virtual_time import run
@@ -110,6 +110,22 @@ def test_a_job_on_which_somebody_else_decides_is_not_written(facts: dict[str, An
             await bench.write(done=3)
         assert bench.store.record == there
         assert bench.owned.on_record(there), "it is to be stopped"
+
+    run(test())
+
+
+def test_the_end_of_a_job_is_decided_again_if_people_change_what_it_depends_on() -> None:
+    async def test() -> None:
+        bench = Bench()
+        await bench.owned.write(OURS, 10)
+        await bench.store.write(replace(OURS, max_failed="0", paused=True), 11)
+        with pytest.raises(OvertakenError):
+            await bench.write(state="succeeded")
+        assert (bench.store.record.state, bench.owned.current.state) == ("running", "running")
+        assert (bench.owned.current.max_failed, bench.owned.current.paused) == ("0", True)
+        await bench.store.write(replace(bench.store.record, labels={"a": "1"}), 12)
+        await bench.write(state="failed", max_failed="0")
+        assert bench.store.record.state == "failed" and bench.store.record.labels == {"a": "1"}
 
     run(test())
 

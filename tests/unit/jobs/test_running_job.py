@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hypotheses import examples
+from jetmap.dispatch.tolerance import Tolerance
 from jetmap.errors import JobEnded, JobOver
 from jetmap.jobs.record import Record
 from jetmap.jobs.service import Jobs
@@ -252,6 +253,41 @@ def test_limits_and_labels_of_a_job_change_while_it_runs() -> None:
             with pytest.raises(JobOver, match="is over"):
                 await other.update(id, {"labels": None})
             assert (await other.get(id)).labels == {"urgent": "1"}
+
+    run(scenario())
+
+
+@examples(25)
+@given(
+    st.lists(
+        st.tuples(st.floats(0, 0.4), st.sampled_from([None, 0, 2, 3, "50%", "10%"])), max_size=8
+    )
+)
+def test_the_end_of_a_job_agrees_with_its_limit(changes: list[tuple[float, Any]]) -> None:
+    """However late it changes. A change that came too late is refused."""
+
+    async def scenario() -> None:
+        work = Work(seconds=lambda item: 0.2, fails=lambda item: item % 2 == 1)
+        async with JobPool(MemoryBroker(network=lambda subject, data: (0.01,)), work=work) as pool:
+            await pool.agent(4)
+            owner, other = await pool.gateway(), await pool.gateway()
+            id = (await submitted(owner, list(range(6)), max_failed=6)).id
+            await asyncio.sleep(0.2)
+            wanted: str | None = "6"
+            for seconds, limit in changes:
+                await asyncio.sleep(seconds)
+                try:
+                    wanted = (await other.update(id, {"max_failed": limit})).max_failed
+                except JobOver:
+                    break
+            record = await ended(other, id)
+            tolerance = Tolerance.of(record.max_failed)
+            most = 0 if tolerance is None else tolerance.limit(6)
+            if record.state == "succeeded":
+                assert record.failed == 3 <= most and record.max_failed == wanted
+            else:
+                assert record.state == "failed" and record.failed > most
+                assert tolerance is None or f"max_failed is {tolerance.text}" in record.reason
 
     run(scenario())
 

@@ -161,10 +161,12 @@ def test_a_hundred_thousand_maps_an_hour_leave_a_bounded_trace() -> None:
 
 
 def test_jobs_that_wait_are_there_too_and_count_as_backlog() -> None:
-    job = Record(id="j1", function="other", format="json", state="queued", total=70, done=20)
+    facts = {"state": "queued", "total": 70, "done": 20, "max_parallel": 2}
+    job = Record(id="j1", function="other", format="json", **facts)  # type: ignore[arg-type]
     parts = Watched(jobs=[job])
     activity = parts.observer.activity()
     [row] = activity.maps
+    assert row.limit == 2
     assert (row.id, row.kind, row.state, row.waits, row.total) == (
         "j1", "job", "waiting", "workers", 70
     )  # fmt: skip
