@@ -90,6 +90,13 @@ def wait_for_file(path: str) -> str:
     return path
 
 
+def link(before: str, after: str) -> str:
+    """Make a file once the one before it is there."""
+    wait_for_file(before)
+    Path(after).touch()
+    return after
+
+
 def meet(directory: str, number: int, parties: int) -> int:
     """Wait until as many calls as there are parties run at the same time."""
     here = Path(directory)
@@ -255,3 +262,26 @@ def fork_and_wait(item: int) -> str:
         return "child"
     assert os.waitpid(child, 0)[1] == 0
     return "parent"
+
+
+class _Number(Exception):
+    def __reduce__(self) -> Any:
+        return int, ("5",)
+
+
+class _Locked(Exception):
+    def __reduce__(self) -> Any:
+        raise KeyboardInterrupt("cannot be packed")
+
+
+def raise_odd_name() -> None:
+    """Raise an exception whose text UTF-8 cannot hold."""
+    raise ValueError("bad name \udcff")
+
+
+def raise_a_number() -> None:
+    raise _Number("orig")
+
+
+def raise_unpicklable() -> None:
+    raise _Locked("orig")

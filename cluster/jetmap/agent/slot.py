@@ -317,10 +317,13 @@ class Slot:
                     await self._chunks.flush()
             self._enter(WorkerEvent.CONDEMNED)
             death = await worker.end_behind_pipe()
-        except Exception:
-            # For example, a process that the function forked wrote into the pipe.
-            logger.exception("worker (pid %d) sent a bad frame; it is replaced", worker.pid)
-            self.kill(STOPPED)
+        except Exception as error:
+            # For example, a process that the function forked wrote into the pipe. The item in
+            # progress is to blame: it would do so again, in worker after worker.
+            text = "worker (pid %d) sent what is no message, %s: %s; it is replaced"
+            logger.error(text, worker.pid, type(error).__name__, error)
+            self._enter(WorkerEvent.CONDEMNED)
+            worker.kill()
             death = await worker.death()
         finally:
             worker.kill()

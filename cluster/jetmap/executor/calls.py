@@ -29,6 +29,8 @@ from .results import Break, ResultLoader, broken_by
 _encode = msgspec.msgpack.Encoder().encode
 _values = msgspec.msgpack.Decoder(list[Plain]).decode
 
+RECENT = 8  # Outcomes for each worker whose functions count.
+
 _NATIVE = frozenset((bool, float, int, type(None)))
 _END = object()
 
@@ -36,18 +38,24 @@ Post = Callable[[Callable[[], object]], None]
 
 
 class Pending:
-    """A call that waits for a worker: its future, its bytes, and the blobs that it needs."""
+    """A call that waits for a worker: its future, its bytes, the blobs that it needs, and the name
+    of its function.
+    """
 
-    __slots__ = ("blobs", "data", "future")
+    __slots__ = ("blobs", "data", "function", "future")
 
-    def __init__(self, future: Future[Any], data: bytes, blobs: list[int]) -> None:
+    def __init__(self, future: Future[Any], data: bytes, blobs: list[int], function: str) -> None:
         self.future = future
         self.data = data
         self.blobs = blobs
+        self.function = function
 
 
 class CallSource:
     """The calls of ``submit``, whose end is not known before the executor's.
+
+    The dispatcher knows what calls took lately, whatever their functions. So a call whose function
+    is not among those goes alone: nothing waits behind it at its worker.
 
     Args:
         workers: Number of workers.
@@ -67,6 +75,8 @@ class CallSource:
         self._results = ResultLoader(blobs, on_broken)
         self._most = most
         self._waiting: deque[Pending] = deque()
+        # The functions of the latest outcomes: what they took is known.
+        self._recent: deque[str] = deque(maxlen=RECENT * workers)
         self._out: dict[int, Pending] = {}
         self._taken = 0
         self._is_closed = False
@@ -105,11 +115,13 @@ class CallSource:
 
     def take(self, count: int, max_bytes: int) -> Piece | None:
         start, taken, size = self._taken, list[bytes](), 5
-        waiting = self._waiting
+        waiting, recent = self._waiting, set(self._recent)
         count = min(count, self._most or count)
         while waiting and len(taken) < count:
             call = waiting[0]
-            if taken and size + len(call.data) > max_bytes:
+            if call.function not in recent:
+                count = 1
+            if taken and (count == 1 or size + len(call.data) > max_bytes):
                 break
             waiting.popleft()
             size += len(call.data) + 5
@@ -140,6 +152,7 @@ class CallSource:
         errors = {record.index: record for record in batch.errors}
         for index, value in enumerate(values, batch.start):
             call = self._out.pop(index)
+            self._recent.append(call.function)
             if call.blobs:
                 self._blobs.release(call.blobs)
             future = call.future

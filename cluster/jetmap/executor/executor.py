@@ -129,7 +129,8 @@ class Executor(_Executor):
             future.set_exception(error)
             return future
         try:
-            self._engine.submit(Pending(future, _encode(RemoteCall(function, arguments)), blobs))
+            data = _encode(RemoteCall(function, arguments))
+            self._engine.submit(Pending(future, data, blobs, _name_of(fn)))
         except Exception:
             kept.release(blobs)
             raise

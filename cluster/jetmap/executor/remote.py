@@ -6,6 +6,7 @@ arguments; values are packed results. Plain numbers and None travel as they are.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
 import multiprocessing
@@ -268,22 +269,27 @@ def _packed_error(error: BaseException, link: WorkerLink) -> bytes:
     text = _traceback(error)
     try:
         return _encode((pack(error, link.put), text))
-    except Exception as failure:
+    except BaseException as failure:  # Its own code runs while it is packed.
         failure.add_note(f"It was to carry this exception:\n{text}")
         return _encode((pack(_plain(failure), link.put), _traceback(failure)))
 
 
-def _plain(error: Exception) -> Exception:
+def _plain(error: BaseException) -> Exception:
     """Return an exception that can be pickled: this one, or one with its text."""
-    try:
+    with contextlib.suppress(Exception):
         pack(error, lambda buffer: 0)
-    except Exception:
-        return TypeError(f"{type(error).__name__}: {error}")
-    return error
+        if isinstance(error, Exception):
+            return error
+    return TypeError(_encodable(f"{type(error).__name__}: {error}"))
 
 
 def _described(error: BaseException) -> tuple[str, str]:
-    return f"{type(error).__name__}: {error}", _traceback(error)
+    return _encodable(f"{type(error).__name__}: {error}"), _traceback(error)
+
+
+def _encodable(text: str) -> str:
+    """Escape what UTF-8 cannot hold, such as the odd bytes of a file's name."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _traceback(error: BaseException) -> str:
@@ -292,7 +298,7 @@ def _traceback(error: BaseException) -> str:
     while inner is not None and inner.tb_frame.f_globals.get("__name__") == __name__:
         inner = inner.tb_next
     try:
-        return "".join(traceback.format_exception(type(error), error, inner))
+        return _encodable("".join(traceback.format_exception(type(error), error, inner)))
     except Exception:  # Its own str() may raise.
         return f"{type(error).__name__}\n"
 

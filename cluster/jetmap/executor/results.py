@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from jetmap import bounds
 from jetmap.errors import ExecutorBroken, Unpicklable
 
 from .blobs import Blobs
@@ -42,6 +43,11 @@ class ResultLoader:
         if kind == RAISED:
             packed, text = _raised(data)
             error = self._unpacked(packed, "exception", text)
+            if not isinstance(error, BaseException):
+                raise Unpicklable(
+                    "the exception of the call could not be unpickled here, it became "
+                    f"{bounds.shown(error)}:\n{text}"
+                )
             error.__cause__ = _as_cause(text)
             raise error
         what, text = _described(data)

@@ -185,7 +185,10 @@ def _attribute(module: types.ModuleType, ref: FunctionRef) -> Any:
     except AttributeError as exc:
         from jetmap.errors import NotImportable
 
-        raise NotImportable(f"{ref.module} has no {ref.qualname} in a worker") from exc
+        raise NotImportable(
+            f"{ref.module} has no {ref.qualname} in a worker, which imports it: define it at the "
+            'top of the module, not under if __name__ == "__main__": or in what runs later'
+        ) from exc
     return found
 
 

@@ -17,6 +17,7 @@ from concurrent.futures import (
     wait,
 )
 from concurrent.futures.process import BrokenProcessPool
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,27 @@ def test_a_call_that_others_wait_for_begins_before_them(tmp_path: Path) -> None:
 
     with ThreadPoolExecutor(6) as threads:
         list(threads.map(run, range(12)))
+
+
+def test_calls_of_a_new_function_wait_one_by_one(tmp_path: Path) -> None:
+    """However quick others were: each may wait for an earlier one, or be cancelled."""
+    chain = [tmp_path / str(number) for number in range(20)]
+    with Executor(WORKERS) as executor:
+        wait([executor.submit(abs, n) for n in range(MANY)])
+        links = [executor.submit(calls.link, *map(str, pair)) for pair in pairwise(chain)]
+        chain[0].touch()
+        assert [link.result(PATIENCE) for link in links] == list(map(str, chain[1:]))
+        wait([executor.submit(abs, n) for n in range(MANY)])
+        gate = tmp_path / "gate"
+        blocked = [executor.submit(calls.wait_for_file, str(gate)) for _ in range(20)]
+        wait_until_sync(lambda: blocked[0].running(), "the first runs")
+        executor.shutdown(wait=False, cancel_futures=True)
+        wait_until_sync(lambda: blocked[-1].cancelled(), "the last is cancelled")
+        gate.touch()
+    # Each worker may have one and the next one.
+    assert sum(call.cancelled() for call in blocked) >= 20 - 2 * WORKERS
+    for call in blocked:
+        assert call.cancelled() or call.result(PATIENCE) == str(gate)
 
 
 def test_more_workers_than_cores_run_at_the_same_time(tmp_path: Path) -> None:
@@ -426,3 +448,27 @@ def test_a_forked_child_is_refused(pool: Executor) -> None:
     os.waitpid(child, 0)
     assert b"before this process was forked" in os.read(reader, 1000)
     assert pool.submit(calls.add, 2).result() == 2
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "text"),
+    [
+        (calls.raise_odd_name, ValueError, "bad name"),
+        (calls.raise_a_number, Unpicklable, "it became 5"),
+        (calls.raise_unpicklable, TypeError, "cannot be packed"),
+    ],
+)
+def test_an_exception_that_is_hard_to_send_says_what_it_was(
+    pool: Executor, call: Any, error: type[Exception], text: str
+) -> None:
+    raised = pool.submit(call).exception(PATIENCE)
+    assert type(raised) is error and text in str(raised)
+    assert call.__name__ in f"{raised} {raised.__cause__} {getattr(raised, '__notes__', '')}"
+    assert pool.submit(abs, -1).result(PATIENCE) == 1
+
+
+def test_an_initializer_that_fails_with_an_odd_name_breaks_the_executor() -> None:
+    with Executor(1, initializer=calls.raise_odd_name) as executor:
+        for _ in range(2):
+            with pytest.raises(ExecutorBroken, match="bad name"):
+                executor.submit(abs, 1).result(PATIENCE)

@@ -30,10 +30,15 @@ def nowhere(buffer: memoryview) -> int:
 
 
 def source_of(data: list[bytes], *, most: int | None = None) -> tuple[CallSource, list[Any]]:
+    """Make calls of a function whose cost is known."""
     source = CallSource(1, Blobs(), never, most)
+    source.add(Pending(Future(), b"", [], "f"))
+    source.take(1, 10)
+    source.on_batch(batch(0, 1))
+    source._taken = 0
     futures: list[Future[Any]] = [Future() for _ in data]
     for future, each in zip(futures, data, strict=True):
-        source.add(Pending(future, each, []))
+        source.add(Pending(future, each, [], "f"))
     return source, futures
 
 
@@ -52,6 +57,29 @@ def test_calls_are_taken_in_order_within_their_bytes() -> None:
     assert futures[2].running() and not futures[3].running()
     source.close()
     assert source.total == 4
+
+
+def test_a_call_of_another_function_than_those_before_goes_alone() -> None:
+    source, _ = source_of([b"a", b"b"])
+    for name in "gghg":
+        source.add(Pending(Future(), b"c", [], name))
+
+    def taken() -> int:
+        piece = source.take(10, 1000)
+        assert piece is not None
+        return piece.count
+
+    assert [taken(), taken()] == [2, 1]
+    source.on_batch(batch(2, 1))  # One of g has ended, so g is known; h is not.
+    assert [taken(), taken(), taken()] == [1, 1, 1]
+    for _ in range(8):
+        source.add(Pending(Future(), b"g", [], "g"))
+    source.on_batch(batch(3, *range(3)))
+    assert taken() == 8
+    source.on_batch(batch(6, *range(8)))
+    source.add(Pending(Future(), b"f", [], "f"))
+    source.add(Pending(Future(), b"f", [], "f"))
+    assert [taken(), taken()] == [1, 1], "what f took was long ago"
 
 
 def test_cancelled_calls_are_left_out() -> None:
@@ -102,7 +130,7 @@ def test_a_failed_initializer_breaks_the_executor() -> None:
     broken: list[ExecutorBroken] = []
     source = CallSource(1, Blobs(), broken.append, None)
     future: Future[Any] = Future()
-    source.add(Pending(future, b"", []))
+    source.add(Pending(future, b"", [], "f"))
     source.take(1, 100)
     source.on_batch(batch(0, BROKEN + encode(("LookupError: no model", "where"))))
     assert "no model" in str(broken[0]) and isinstance(future.exception(), ExecutorBroken)
@@ -127,7 +155,7 @@ def test_a_call_that_comes_after_the_end_fails_at_once() -> None:
     source.on_end(RuntimeError("gone"))
     blobs.close()
     future: Future[Any] = Future()
-    source.add(Pending(future, b"", [number]))
+    source.add(Pending(future, b"", [number], "f"))
     with pytest.raises(ExecutorBroken, match="gone"):
         future.result(0)
 

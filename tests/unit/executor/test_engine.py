@@ -35,7 +35,7 @@ def test_calls_fail_when_the_workers_cannot_start(
     monkeypatch.setattr(Session, "open", fail)
     engine = Engine(1, pinned=False, calls=0)
     future: Future[Any] = Future()
-    engine.submit(Pending(future, b"", []))
+    engine.submit(Pending(future, b"", [], "f"))
     with pytest.raises(ExecutorBroken, match=f"the workers cannot start: {error}"):
         future.result(PATIENCE)
     engine.join()
@@ -54,7 +54,7 @@ def test_calls_that_nobody_asks_for_are_not_lost_without_a_word(
     monkeypatch.setattr(module, "_is_exiting", False)
     engine = Engine(1, pinned=False, calls=0)
     future: Future[Any] = Future()
-    engine.submit(Pending(future, b"", []))
+    engine.submit(Pending(future, b"", [], "f"))
     engine.join()
     if told:
         with pytest.raises(ExecutorBroken):
@@ -77,7 +77,7 @@ def test_calls_fail_when_the_engine_does(
     monkeypatch.setattr(Engine, "_serve", fail)
     engine = Engine(1, pinned=False, calls=0)
     future: Future[Any] = Future()
-    engine.submit(Pending(future, b"", []))
+    engine.submit(Pending(future, b"", [], "f"))
     with pytest.raises(ExecutorBroken, match="thread has ended"):
         future.result(PATIENCE)
     engine.join()
