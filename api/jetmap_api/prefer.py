@@ -14,6 +14,7 @@ import logging
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
+from jetmap.dispatch.tolerance import FailureCount, Tolerance
 from jetmap.errors import JetmapError, JobsUnavailable, MapTimeout, StoreFull
 from jetmap.settings import LimitSettings
 
@@ -162,16 +163,21 @@ class JobRun:
 
     async def __aiter__(self) -> AsyncIterator[Outcomes]:
         done = 0
+        failures = FailureCount(None, self.total)
         async for event in self._follower.outcomes.events(0, more=self._follower.more):
-            for batch in event.batches:
-                yield batch
             done = event.done
+            for batch in event.batches:
+                failures.add(batch.errors, done)
+                yield batch
             self._follower.news()
         record = self._follower.record
-        too_many = record.max_failed is not None and record.state == "failed"
-        if done < (record.total or 0) or too_many:
+        failed = record.max_failed is not None and record.state == "failed"
+        if done < (record.total or 0) or failed:
             if _ran_out_of_time(record):
                 raise MapTimeout(f"the map took longer than {record.timeout} s")
+            if failed:  # By now: max_failed can be changed while the job runs.
+                failures.tolerance = Tolerance.of(record.max_failed)
+                failures.add((), done)
             raise incomplete(record, done)
 
     def stop(self, before: int = 0) -> None:

@@ -18,6 +18,7 @@ import msgspec
 
 from fake_cluster import DECODE, ENCODE, FakeCluster
 from jetmap import Cluster, JobsUnavailable
+from jetmap.dispatch.tolerance import Tolerance
 from jetmap.errors import (
     BrokerUnreachable,
     JobNotRetryable,
@@ -197,6 +198,7 @@ class FakeJobs:
             timeout=timeout,
             labels=labels or {},
             max_parallel=max_parallel,
+            max_failed=None if max_failed is None else str(max_failed),
         )
         upload = FakeUpload(self, record, earlier)
         self.uploads.append(upload)
@@ -320,7 +322,9 @@ class FakeJobs:
             self.tasks.pop(id).cancel()
         record = self.records[id]
         assert record.state not in OVER
-        state = state or ("failed" if record.failed else "succeeded")
+        tolerance = Tolerance.of(record.max_failed)
+        may_fail = 0 if tolerance is None else tolerance.limit(record.total)
+        state = state or ("failed" if record.failed > may_fail else "succeeded")
         kept = state != "cancelled" and (record.failed > 0 or record.done != record.total)
         self.change(id, state=state, finished=time.time(), reason=reason, keeps_input=kept)
 

@@ -77,6 +77,29 @@ async def test_an_answer_in_time_is_that_of_the_map(prefer: str) -> None:
     await wait_until(lambda: not jobs.records, "they are removed")
 
 
+@pytest.mark.parametrize(
+    ("query", "items", "failed"),
+    [("0", [1, -1, 2], 1), ("1", [-1, -2, -4], 3), ("50%25", [-1, -2, 3], 2)],
+)
+async def test_too_many_failed_items_are_named_as_by_a_map(
+    query: str, items: list[int], failed: int
+) -> None:
+    cluster, jobs = site(chunk=100)
+    path = f"/map/picky?max_failed={query}"
+    async with gateway(cluster) as client:
+        plain = await client.post(path, json=items)
+        awaited = await client.post(path, json=items, headers={"prefer": "wait=30"})
+        for answer in (plain, awaited):
+            document = check_problem(answer, 500, "too-many-failed")
+            assert (document["failed"], document["done"], document["total"]) == (failed, 3, 3)
+            indices = [error["index"] for error in document["errors"]]
+            assert indices == [index for index, item in enumerate(items) if item < 0]
+        tolerated = f"/map/picky?max_failed={failed}"
+        answer = await client.post(tolerated, json=items, headers={"prefer": "wait=30"})
+        assert (answer.status_code, len(answer.json()["errors"])) == (200, failed)
+    await wait_until(lambda: not jobs.records, "they are removed")
+
+
 async def test_an_answer_that_is_not_in_time_is_a_job() -> None:
     cluster, jobs = site()
     async with gateway(cluster, max_list=1000) as client:
