@@ -39,6 +39,16 @@ def harmless(text: str, *, lines: bool = False) -> str:
     return text if lines else text.replace("\n", r"\n").replace("\t", r"\t")
 
 
+def harmless_json(text: str) -> str:
+    r"""Escape control characters in the strings of JSON, as in ``\u009b``; it means the same."""
+    return _CONTROL.sub(_escaped_in_json, text)
+
+
+def _escaped_in_json(found: re.Match[str]) -> str:
+    # Below a space it is white space between tokens: in strings these are escaped in any case.
+    return found[0] if found[0] < " " else f"\\u{ord(found[0]):04x}"
+
+
 class Formatter(logging.Formatter):
     """One line a record; further ones are indented, so that no text can pass for a record."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import decimal
 import fractions
 import math
+import re
 from contextlib import suppress
 from typing import Any
 
@@ -347,6 +348,8 @@ def test_a_time_that_an_earlier_version_let_in_is_bounded(ttl: float, kept: floa
         ({"a b": "c"}, ValueError, "the label 'a b' is malformed: at most 8 labels"),
         ({"a": "b,c"}, ValueError, "the value 'b,c' of label a is malformed"),
         ({"a": "x" * 101}, ValueError, "of label a is malformed"),
+        ({"a": "\x1b[2J"}, ValueError, "of label a is malformed"),
+        ({"a": "\x9b2J"}, ValueError, "of label a is malformed"),
         ({"a": "\ud800"}, ValueError, "of label a is malformed"),
         (dict.fromkeys("abcdefghi", ""), ValueError, "9 labels are too many"),
     ],
@@ -354,6 +357,12 @@ def test_a_time_that_an_earlier_version_let_in_is_bounded(ttl: float, kept: floa
 def test_labels_are_bounded(labels: object, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         bounds.check_labels(labels)
+
+
+def test_the_pattern_of_labels_excludes_control_characters() -> None:
+    assert re.search(bounds.LABELS_PATTERN, "customer=7,team=\xa0ü")
+    for wrong in ("team=\x1b", "team=\x7f", "team=\x9b", "team=\x80", "team=\x9f"):
+        assert not re.search(bounds.LABELS_PATTERN, wrong)
 
 
 def test_labels_as_text() -> None:

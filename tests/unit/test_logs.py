@@ -16,7 +16,15 @@ from pathlib import Path
 import pytest
 
 from jetmap import logs
-from jetmap.logs import Flood, Formatter, JsonFormatter, Limited, PromptHandler, harmless
+from jetmap.logs import (
+    Flood,
+    Formatter,
+    JsonFormatter,
+    Limited,
+    PromptHandler,
+    harmless,
+    harmless_json,
+)
 from waiting import wait_until
 
 
@@ -32,6 +40,13 @@ from waiting import wait_until
 )
 def test_control_characters_are_escaped(text: str, written: str) -> None:
     assert harmless(text).replace(r"\r", r"\x0d") == written
+
+
+def test_json_without_control_characters_means_the_same() -> None:
+    text = '{"\x9b\u202e":\r\n"ü\x7f\\u001b"}'
+    escaped = harmless_json(text)
+    assert escaped == '{"\\u009b\\u202e":\r\n"ü\\u007f\\u001b"}'
+    assert json.loads(escaped) == json.loads(text)
 
 
 def test_lines_may_stay() -> None:

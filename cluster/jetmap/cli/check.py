@@ -13,6 +13,7 @@ from rich.console import Console
 
 from jetmap.errors import BrokerUnreachable, ConfigurationError, JetmapError, TopologyMismatch
 from jetmap.jobs.streams import wishes
+from jetmap.logs import harmless
 from jetmap.nats import jetstream, provision
 from jetmap.nats.answers import JetStreamError
 from jetmap.nats.auth import Auth, without_secrets
@@ -65,17 +66,17 @@ def check(settings: Settings) -> None:
         except JetmapError as exc:
             failures.append(exc)
             console.print("[red]✗[/red]", end=" ")
-            console.print(f"{name}: {exc}", markup=False)
+            console.print(harmless(f"{name}: {exc}", lines=True), markup=False)
         else:
             console.print("[green]✓[/green]", end=" ")
             found = fact if isinstance(fact, Findings) else Findings(fact)
-            console.print(f"{name}: {found.fact}", markup=False)
+            console.print(harmless(f"{name}: {found.fact}", lines=True), markup=False)
             for doubt in found.doubts:
                 console.print("[yellow]![/yellow]", end=" ")
-                console.print(f"{name}: {doubt}", markup=False)
+                console.print(harmless(f"{name}: {doubt}", lines=True), markup=False)
     for warning in unknown_variables():
         console.print("[yellow]![/yellow]", end=" ")
-        console.print(warning, markup=False)
+        console.print(harmless(warning, lines=True), markup=False)
     raise typer.Exit(code_of(failures[0]) if failures else Exit.OK)
 
 

@@ -12,6 +12,7 @@ from enum import IntEnum
 import typer
 
 from jetmap import errors
+from jetmap.logs import harmless
 from jetmap.machine import advice_for
 
 from .streams import OutputFailed, ReaderGone, drop_output
@@ -86,7 +87,8 @@ def code_of(exc: BaseException) -> Exit:
 
 def say(message: str) -> None:
     """Print a message on stderr, marked as jetmap's."""
-    first, *rest = message.splitlines() or [""]
+    text = harmless(message.replace("\r\n", "\n"), lines=True)
+    first, *rest = text.splitlines() or [""]
     with suppress(OSError):  # stderr cannot be written either.
         print("\n".join([f"jetmap: {first}", *rest]), file=sys.stderr, flush=True)  # noqa: T201
 

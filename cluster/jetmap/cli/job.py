@@ -38,6 +38,7 @@ from .map_options import (
 from .options import BROKER, only_one, takes
 from .progress import Bar
 from .signals import run_cancellable
+from .streams import echo
 
 if TYPE_CHECKING:
     from jetmap.client.cluster import Cluster
@@ -324,7 +325,7 @@ def _as_json(batch: Batch, format: Format, errors: dict[int, ErrorRecord]) -> It
 
 def _show(status: JobStatus) -> None:
     def line(name: str, text: str) -> None:
-        typer.echo(f"{name:<10}{text}")
+        echo(f"{name:<10}{text}")
 
     line("job", status.id)
     line("function", status.function)

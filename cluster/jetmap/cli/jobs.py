@@ -20,7 +20,7 @@ from .clusters import attached
 from .map_options import LabelOptions, labels_of, shown_labels, within
 from .options import BROKER, takes
 from .signals import run_cancellable
-from .streams import console_for_tables
+from .streams import as_cell, console_for_tables
 
 if TYPE_CHECKING:
     from jetmap.client.cluster import Cluster
@@ -117,7 +117,6 @@ async def _list(
 
 def _show(found: list[JobStatus], more: bool) -> None:
     from rich.table import Table
-    from rich.text import Text
 
     console = console_for_tables()
     if not found:
@@ -134,14 +133,14 @@ def _show(found: list[JobStatus], more: bool) -> None:
         age = None if status.created is None else max(0.0, (now - status.created).total_seconds())
         table.add_row(
             status.id,
-            status.function,
-            f"waiting for {status.waiting_for}" if status.waiting_for else status.state,
+            as_cell(status.function),
+            as_cell(f"waiting for {status.waiting_for}" if status.waiting_for else status.state),
             f"{status.done:,}",
             "" if status.total is None else f"{status.total:,}",
             f"{status.failed:,}",
             duration(age),
             "" if status.is_over else duration(status.seconds_left),
-            Text(shown_labels(status.labels)),  # A label may look like markup.
+            as_cell(shown_labels(status.labels)),
         )
     console.print(table)
     if more:

@@ -16,6 +16,7 @@ from typing import BinaryIO, Protocol
 import msgspec
 
 from jetmap.errors import ConfigurationError, Malformed, TooLarge
+from jetmap.logs import harmless_json
 from jetmap.settings import LimitSettings
 from jetmap.wire.messages import ErrorRecord
 from jetmap.wire.split import Elements, JsonLines
@@ -174,8 +175,11 @@ class ErrorPrinter:
 
 
 def write_values(values: Sequence[bytes | msgspec.Raw]) -> None:
-    """Write JSON values to stdout, one a line."""
-    sys.stdout.buffer.write(b"".join(part for value in values for part in (value, b"\n")))
+    """Write JSON values to stdout, one a line; to a terminal, without control characters."""
+    lines = b"".join(part for value in values for part in (value, b"\n"))
+    if sys.stdout.isatty():
+        lines = harmless_json(lines.decode("utf-8", "replace")).encode()
+    sys.stdout.buffer.write(lines)
     sys.stdout.buffer.flush()
 
 

@@ -12,6 +12,7 @@ from jetmap import bounds
 from jetmap.bounds import Bound, shown
 from jetmap.dispatch.tolerance import Tolerance
 from jetmap.errors import ConfigurationError
+from jetmap.logs import harmless
 
 
 def within(bound: Bound) -> Callable[[str], float]:
@@ -57,7 +58,7 @@ def labels_of(given: list[str] | None) -> dict[str, str]:
 
 def shown_labels(labels: dict[str, str]) -> str:
     """Format labels for people."""
-    return " ".join(f"{name}={value}" for name, value in labels.items())
+    return harmless(" ".join(f"{name}={value}" for name, value in labels.items()))
 
 
 def shown_cores(count: int) -> str:

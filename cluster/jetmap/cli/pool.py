@@ -15,6 +15,7 @@ from .clusters import attached
 from .function import said, steering_of
 from .options import BROKER, only_one, takes
 from .signals import run_cancellable
+from .streams import echo
 
 if TYPE_CHECKING:
     from jetmap.client.cluster import Cluster
@@ -49,9 +50,9 @@ def pool(
     if control.paused:
         typer.echo("paused    until jetmap pool --resume")
     for function, limit in declared.items():
-        typer.echo(f"function  {function}")
+        echo(f"function  {function}")
         for line in said(function, PoolControl(functions=control.functions), limit):
-            typer.echo(line)
+            echo(line)
 
 
 async def _steer(

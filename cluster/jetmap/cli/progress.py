@@ -6,6 +6,8 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from jetmap.logs import harmless
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
@@ -43,7 +45,7 @@ class Bar:
             from jetmap.client.progress import rich_progress
 
             self._progress = rich_progress(console)
-            self._task = self._progress.add_task(name, total=total)
+            self._task = self._progress.add_task(harmless(name), total=total)
 
     def __enter__(self) -> Bar:
         if self._progress is not None:
@@ -60,7 +62,8 @@ class Bar:
             self._progress.update(self._task, advance=count, total=total)
 
     def say(self, text: str) -> None:
-        """Print a line above the bar."""
+        """Print lines above the bar."""
+        text = harmless(text, lines=True)
         if self._progress is not None:
             self._progress.console.print(text, markup=False, highlight=False)
         else:

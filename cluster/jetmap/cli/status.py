@@ -13,6 +13,7 @@ import msgspec
 import typer
 
 from jetmap.errors import NoWorkers
+from jetmap.logs import harmless
 from jetmap.settings import Settings
 from jetmap.wire import subjects
 from jetmap.wire.controls import PoolControl
@@ -23,7 +24,7 @@ from .clusters import attached
 from .map_options import LabelOptions, labels_of, shown_cores, shown_labels
 from .options import BROKER, takes
 from .signals import run_cancellable
-from .streams import console_for_tables
+from .streams import as_cell, console_for_tables
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -118,7 +119,8 @@ def show(found: dict[str, Any], console: Console) -> None:
             if row["max_parallel"] is not None:
                 limit = f"at most {shown_cores(row['max_parallel'])}"
             what = ", ".join(filter(None, ["paused" if row["paused"] else "", limit]))
-            console.print(f"function {row['name']}: {what}", style="yellow", markup=False)
+            text = harmless(f"function {row['name']}: {what}")
+            console.print(text, style="yellow", markup=False)
     if not found["hosts"]:
         console.print("no workers: start `jetmap worker TASKS` with the same --nats and --pool")
     _table(console, "hosts", found["hosts"], "host pid cores ready busy offer version state python")
@@ -128,7 +130,7 @@ def show(found: dict[str, Any], console: Console) -> None:
             "same Python and cloudpickle"
         )
         for line in found["version_differences"]:
-            console.print(f"  {line}", markup=False, highlight=False)
+            console.print(f"  {harmless(line)}", markup=False, highlight=False)
     _table(console, "functions", found["functions"], "name doc cores hosts offers")
     columns = "map function kind state done total failed rate left cores waits labels"
     _table(console, "maps in flight", found["maps"], columns)
@@ -136,7 +138,7 @@ def show(found: dict[str, Any], console: Console) -> None:
         if host["failure"]:
             what = "" if host["ready"] else " workers cannot start:\n"
             text = f"\n{host['host']}:{what or ' '}{host['failure']}"
-            console.print(text, markup=False, highlight=False)
+            console.print(harmless(text, lines=True), markup=False, highlight=False)
 
 
 def _host(agent: Presence) -> dict[str, Any]:
@@ -244,19 +246,17 @@ def _table(console: Console, title: str, rows: list[dict[str, Any]], columns: st
     if not rows:
         return
     from rich.table import Table
-    from rich.text import Text
 
     table = Table(title=f"\n{title}", title_justify="left", box=None, pad_edge=False)
     for column in columns.split():
         numeric = isinstance(rows[0][column], int)
         table.add_column(column, justify="right" if numeric else "left", no_wrap=column != "doc")
     for row in rows:
-        # Texts: a description or a label may look like markup.
-        table.add_row(*(Text(_cell(row[column])) for column in columns.split()))
+        table.add_row(*(as_cell(_shown(row[column])) for column in columns.split()))
     console.print(table)
 
 
-def _cell(value: object) -> str:
+def _shown(value: object) -> str:
     if value is None:
         return "-"
     if isinstance(value, dict):

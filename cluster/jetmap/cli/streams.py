@@ -9,10 +9,12 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from jetmap.errors import ConfigurationError, JetmapError
+from jetmap.logs import harmless
 from jetmap.standard_streams import hold_closed
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.text import Text
 
 _WIDE = 1000  # Columns of a pipe or a file.
 
@@ -91,6 +93,20 @@ def drop_output() -> None:
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 1)
     os.close(null)
+
+
+def echo(text: str) -> None:
+    """Print lines on stdout, whoever chose parts of them."""
+    import typer
+
+    typer.echo(harmless(text, lines=True))
+
+
+def as_cell(text: str, style: str = "") -> Text:
+    """Make a cell of a table, whoever chose its text: neither markup nor control characters act."""
+    from rich.text import Text
+
+    return Text(harmless(text), style)
 
 
 def console_for_tables() -> Console:

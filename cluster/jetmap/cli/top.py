@@ -11,12 +11,14 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
+from jetmap.logs import harmless
 from jetmap.settings import Settings
 
 from .clusters import attached
 from .map_options import LabelOptions, labels_of, shown_cores, shown_labels
 from .options import BROKER, takes
 from .signals import run_cancellable
+from .streams import as_cell
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -158,24 +160,26 @@ def _steered(document: Mapping[str, Any]) -> list[Text]:
             found.append(f"{row['name']} is paused")
         if row["limit"] is not None:
             found.append(f"{row['name']} has at most {shown_cores(row['limit'])}")
-    return [Text(", ".join(found), "yellow", no_wrap=True, overflow="ellipsis")] if found else []
+    text = harmless(", ".join(found))
+    return [Text(text, "yellow", no_wrap=True, overflow="ellipsis")] if found else []
 
 
 def _hosts(document: Mapping[str, Any], width: int, most: int) -> list[RenderableType]:
     """Draw the cores of some hosts, those in trouble first, and the functions' marks."""
-    names = {row["slot"]: name for name, row in document["functions"].items()}
+    names = {row["slot"]: harmless(name) for name, row in document["functions"].items()}
     slots = letters(names)
     rows: list[RenderableType] = []
-    hosts = [row["host"] for row in document["hosts"].values()]
+    hosts = [harmless(row["host"]) for row in document["hosts"].values()]
     wide = min(24, max(map(len, hosts), default=0))
     chosen = sorted(document["hosts"].items(), key=lambda item: item[1]["state"] == "up")
     for agent, host in chosen[:most]:
         line = Text(no_wrap=True, overflow="ellipsis")
-        line.append(f"{host['host']:{wide}.{wide}} ", "" if host["state"] == "up" else "red")
+        name = harmless(host["host"])
+        line.append(f"{name:{wide}.{wide}} ", "" if host["state"] == "up" else "red")
         for cell in document["cells"].get(agent, "")[: max(8, width - wide - 14)]:
             line.append(*mark(cell, slots))
         if host["state"] != "up":
-            line.append(f" {host['state']}", "red")
+            line.append(f" {harmless(host['state'])}", "red")
         rows.append(line)
     if len(hosts) > most:
         rows.append(Text(f"{len(hosts) - most:,} more hosts", "dim"))
@@ -217,9 +221,9 @@ def maps_table(
             never cut, names may be.
     """
     columns = [
-        ("map", "left", [Text(row["id"][-id_length:]) for row in maps]),  # To be typed.
-        ("kind", "left", [Text(row["kind"]) for row in maps]),
-        ("function", "left", [Text(row["function"]) for row in maps]),
+        ("map", "left", [as_cell(row["id"][-id_length:]) for row in maps]),  # To be typed.
+        ("kind", "left", [as_cell(row["kind"]) for row in maps]),
+        ("function", "left", [as_cell(row["function"]) for row in maps]),
         ("state", "left", [_state(row) for row in maps]),
         ("progress", "left", [progress(row, is_drawn=width >= MEDIUM) for row in maps]),
         ("done", "right", [Text(f"{row['done']:,}") for row in maps]),
@@ -229,8 +233,8 @@ def maps_table(
         ("left", "right", [Text(_left(row)) for row in maps]),
         ("cores", "right", [Text(number(row["cores"])) for row in maps]),
         ("oldest", "right", [Text(_oldest(row, now)) for row in maps]),
-        ("waits for", "left", [Text(row["waits"]) for row in maps]),
-        ("labels", "left", [Text(shown_labels(row["labels"])) for row in maps]),
+        ("waits for", "left", [as_cell(row["waits"]) for row in maps]),
+        ("labels", "left", [as_cell(shown_labels(row["labels"])) for row in maps]),
     ]
     hidden: tuple[str, ...] = ()
     if width < WIDE:
@@ -249,7 +253,7 @@ def maps_table(
 
 
 def _state(row: Mapping[str, Any]) -> Text:
-    return Text(row["state"], STATE_STYLES.get(row["state"], ""))
+    return as_cell(row["state"], STATE_STYLES.get(row["state"], ""))
 
 
 def _failed(row: Mapping[str, Any]) -> Text:
@@ -287,7 +291,7 @@ def _failure(row: Mapping[str, Any], now: float) -> Text:
     text = Text(no_wrap=True, overflow="ellipsis")
     text.append(f"{row['count']:,} ", "red")
     message = " ".join(row["message"].split())
-    text.append(f"{row['function']} {row['type']}: {message}")
+    text.append(harmless(f"{row['function']} {row['type']}: {message}"))
     return text.append(f"  {seconds(max(1.0, round(now - row['last'])))} ago", "dim")
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from typer.testing import Result
 
 from jetmap.cli import check
 from jetmap.errors import BrokerUnreachable, ConfigurationError
@@ -34,6 +36,23 @@ def test_each_part_has_its_check() -> None:
         "gateway",
         "broker",
     ]
+
+
+def test_control_characters_of_a_broker_do_not_act(
+    monkeypatch: pytest.MonkeyPatch, invoke: Callable[..., Result]
+) -> None:
+    def steps(settings: Settings) -> Iterator[check.Step]:
+        yield "one", lambda: check.Findings("fact \x1b[2J", ["doubt \x9b"])
+
+        def fails() -> str:
+            raise BrokerUnreachable("away \u202e\nfor long")
+
+        yield "two", fails
+
+    monkeypatch.setattr(check, "steps", steps)
+    shown = invoke("check").stdout
+    assert "one: fact \\x1b[2J\n" in shown and "one: doubt \\x9b\n" in shown
+    assert "two: away \\u202e\nfor long\n" in shown
 
 
 def test_a_secret_that_others_can_read(tmp_path: Path) -> None:

@@ -51,6 +51,11 @@ def test_every_problem_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err == "jetmap: 2 problems:\n  - one\n  - two\n"
 
 
+def test_control_characters_of_a_message_do_not_act(capsys: pytest.CaptureFixture[str]) -> None:
+    ends.say("one\r\n\x1b[2Jtwo\x85\u202e\n")
+    assert capsys.readouterr().err == "jetmap: one\n\\x1b[2Jtwo\\x85\\u202e\n"
+
+
 def test_a_fault_shows_its_traceback_on_demand(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

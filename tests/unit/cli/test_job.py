@@ -28,6 +28,17 @@ def test_a_job_says_why_it_failed(jobs: FakeJobs, invoke: Invoke) -> None:
     assert "failed (the store is full): 0 of 3" in done.stderr
 
 
+def test_control_characters_of_a_job_do_not_act(jobs: FakeJobs, invoke: Invoke) -> None:
+    jobs.add("j", 3, function="f\u202e", labels={"a": "\x9b2J"})
+    jobs.end("j", "failed", "\x1b[2Jfull\nof \x9b")
+    shown = invoke("job", "j").stdout
+    assert "failed: \\x1b[2Jfull\nof \\x9b" in shown and "a=\\x9b2J" in shown
+    listed = invoke("jobs").stdout
+    assert "f\\u202e" in listed and "a=\\x9b2J" in listed
+    for text in (shown, listed, invoke("job", "j", "--results").output):
+        assert not set("\x1b\x9b\u202e") & set(text)
+
+
 def test_values_of_python_jobs_print_as_json(jobs: FakeJobs, invoke: Invoke) -> None:
     jobs.add("j", 4)
     jobs.put("j", 0, b"ab", float("nan"), {"x": "ü"}, 7, failed=[3])

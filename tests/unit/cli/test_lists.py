@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from jetmap.cli.lists import (
     Reader,
     count_lines,
     open_lines,
+    write_values,
 )
 from jetmap.cli.progress import Bar
 from jetmap.errors import ConfigurationError
@@ -119,3 +121,19 @@ def test_a_limited_number_of_errors_is_printed(capsys: pytest.CaptureFixture[str
 def test_without_errors_nothing_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert ErrorPrinter(debug=True).finish() == Exit.OK
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("is_terminal", [False, True])
+def test_control_characters_of_values_do_not_act_on_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, is_terminal: bool
+) -> None:
+    class Stdout(io.TextIOWrapper):
+        def isatty(self) -> bool:
+            return is_terminal
+
+    buffer = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", Stdout(buffer, "utf-8"))
+    values = ['"\x9b2J ü"'.encode(), b"7"]
+    write_values(values)
+    escaped = '"\\u009b2J ü"\n7\n'.encode()
+    assert buffer.getvalue() == (escaped if is_terminal else b"\n".join([*values, b""]))

@@ -6,7 +6,7 @@ import pytest
 import typer
 
 from jetmap import bounds
-from jetmap.cli.map_options import kwargs_of, within
+from jetmap.cli.map_options import kwargs_of, shown_labels, within
 from jetmap.errors import ConfigurationError
 
 
@@ -27,3 +27,7 @@ def test_parameters_are_a_json_object(text: str) -> None:
     with pytest.raises(ConfigurationError, match="--kwargs must be a JSON object"):
         kwargs_of(text)
     assert kwargs_of('{"a": 1}') == b'{"a": 1}'
+
+
+def test_control_characters_of_labels_do_not_act() -> None:
+    assert shown_labels({"a": "\x9b2J", "b": "ü"}) == "a=\\x9b2J b=ü"

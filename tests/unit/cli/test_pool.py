@@ -22,6 +22,7 @@ def test_the_pool_is_shown_and_steered(cluster: FakeCluster, invoke: Invoke) -> 
         agents=[
             presence("a", offer="a", functions=[FunctionInfo("double", max_parallel=4)]),
             presence("b", offer="b", functions=others),
+            presence("c", offer="c", functions=[FunctionInfo("x\x9b", max_parallel=1)]),
         ]
     )
     said = invoke("pool", "--pause").stdout
@@ -33,8 +34,10 @@ def test_the_pool_is_shown_and_steered(cluster: FakeCluster, invoke: Invoke) -> 
         "functions": {
             "double": {"paused": True, "max_parallel": 4, "max_parallel_in_code": 4},
             "scan": {"paused": False, "max_parallel": 8, "max_parallel_in_code": 8},
+            "x\x9b": {"paused": False, "max_parallel": 1, "max_parallel_in_code": 1},
         },
     }
+    assert "function  x\\x9b\n" in said
     assert "function  scan\nlimit     8 cores, as its code says" in said
     assert "jetmap pool --resume" not in invoke("pool", "--resume").stdout
     assert not cluster.control.paused

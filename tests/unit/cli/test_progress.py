@@ -29,6 +29,18 @@ def test_elsewhere_only_messages_are_printed(capsys: pytest.CaptureFixture[str])
     assert capsys.readouterr().err == "item 2: failed\n"
 
 
+def test_control_characters_of_items_do_not_act(capsys: pytest.CaptureFixture[str]) -> None:
+    with Bar("double", 4) as bar:
+        bar.say("item 2: \x1b[2J\x9b\u202e\nline 2")
+    escaped = "item 2: \\x1b[2J\\x9b\\u202e\nline 2\n"
+    assert capsys.readouterr().err == escaped
+    console = Console(force_terminal=True, width=100)
+    with console.capture() as capture, Bar("f\x9b", None, console) as bar:
+        bar.say("item 2: \x1b[2J\x9b\u202e\nline 2")
+    assert escaped.splitlines()[0] in capture.get()
+    assert not {"\x9b", "\u202e"} & set(capture.get()) and "\x1b[2J" not in capture.get()
+
+
 @pytest.mark.parametrize("terminals", [{1, 2}, {2}, set()])
 def test_one_terminal_for_stdout_and_stderr(terminals: set[int]) -> None:
     with pytest.MonkeyPatch.context() as patch:

@@ -74,6 +74,18 @@ def test_what_looks_like_markup_is_shown_as_it_is() -> None:
     assert doc in shown(agent(functions=[FunctionInfo("double", doc=doc)]))
 
 
+def test_control_characters_of_hosts_do_not_act() -> None:
+    odd = "\x1b[2J\x9b\u202e"
+    functions = [FunctionInfo(f"f{odd}", doc=odd)]
+    found = shown(
+        agent(host=f"h{odd}", functions=functions, failure=f"no {odd}\nmodule", version=odd),
+        agent(agent="b", version="2", offer="old", python="3.12"),
+    )
+    escaped = "\\x1b[2J\\x9b\\u202e"
+    assert f"h{escaped}: no {escaped}\nmodule" in found and f"f{escaped}" in found
+    assert not set("\x1b\x9b\u202e") & set(found)
+
+
 def test_failures_are_shown() -> None:
     assert "here: workers cannot start:\nno module" in shown(agent(ready=0, failure="no module"))
     assert "here: the changed source" in shown(agent(failure="the changed source is broken"))

@@ -92,3 +92,10 @@ def test_a_closed_stdout_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streams, "_closed", {1})
     with pytest.raises(ConfigurationError, match="stdout is closed: the values would be lost"):
         streams.require_stdout("the values")
+
+
+def test_control_characters_do_not_act(capsys: pytest.CaptureFixture[str]) -> None:
+    streams.echo("state     \x1b[2J\x9b\nfailed")
+    assert capsys.readouterr().out == "state     \\x1b[2J\\x9b\nfailed\n"
+    cell = streams.as_cell("[red]\u202e\n", "bold")
+    assert (cell.plain, cell.style) == ("[red]\\u202e\\n", "bold")

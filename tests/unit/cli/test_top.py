@@ -53,6 +53,22 @@ def test_what_is_paused_or_limited_is_said_and_maps_are_chosen() -> None:
     assert "map-0001" in capture.get() and "map-0000" not in capture.get()
 
 
+def test_control_characters_of_others_do_not_act() -> None:
+    odd = "\x1b[2J\x9b\u202e"
+    view = PoolView("p")
+    functions = [FunctionInfo(f"f{odd}")]
+    cores = [CoreStatus(1, 0, "busy", f"f{odd}")]
+    view.on_agents([presence(f"h{odd}", workers=cores, functions=functions)], 10.0)
+    row = map_of(f"m{odd}", function=f"f{odd}", waits=odd, labels={"a": odd})
+    failures = [failure(function=odd, type=odd, message=odd)]
+    view.on_activity(activity(maps=[row], failures=failures), 10.0)
+    view.control = PoolControl(False, {f"f{odd}": FunctionControl(True, 3)})
+    found = "\n".join(frame(view, width=300))
+    assert not set("\x1b\x9b\u202e") & set(found)
+    for start in ("f", "host-h", "a=", "2 "):
+        assert f"{start}\\x1b[2J" in found
+
+
 def test_a_frame_fits_the_terminal_and_says_what_it_leaves_out() -> None:
     lines = frame(pool(maps=300, hosts=50), width=80, height=24)
     assert len(lines) <= 24 and all(len(line) <= 80 for line in lines)
