@@ -48,7 +48,7 @@ from .models import (
     ResultsParameters,
 )
 from .openapi_parts import NOT_OVER, refusal_response, refusals
-from .problems import Problem, bad_parameter, error_record
+from .problems import bad_parameter, error_record
 from .request import parameters, read_labels
 from .streamed import EventStream, StreamedAnswer
 from .uploads import Submissions
@@ -59,16 +59,13 @@ if TYPE_CHECKING:
     from jetmap.jobs.service import Jobs
 
 
+RESULT_ANSWERS: tuple[Answer, ...] = ("json", "msgpack", "jsonl")
+
+
 async def accepted_answer(request: Request) -> Answer:
     """Choose the media of the results. Raises Problem: 406."""
-    chosen = answer_type(header(request.scope, b"accept"))
-    if chosen == "sse":
-        raise Problem(
-            406,
-            "not-acceptable",
-            "No such answer",
-            "accept JSON, JSON lines or MessagePack; events are at …/events",
-        )
+    accept = header(request.scope, b"accept")
+    chosen = answer_type(accept, RESULT_ANSWERS, "; events are at …/events")
     if chosen != "json" and "only" not in request.query_params:  # Only JSON comes by page.
         parameters(request.scope["query_string"], ("start", "wait", "run"))
     return chosen

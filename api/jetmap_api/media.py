@@ -29,6 +29,8 @@ CONTENT_TYPES: dict[str, bytes] = {
     "sse": b"text/event-stream",
 }
 
+ALL_ANSWERS: tuple[Answer, ...] = ("json", "msgpack", "jsonl", "sse")
+
 ACCEPT_POST = (b"accept-post", ", ".join(BODY_TYPES).encode())
 
 USE_JSON = (
@@ -54,8 +56,13 @@ def body_type(header: bytes | None) -> Body:
 
 
 @lru_cache(maxsize=256)
-def answer_type(header: bytes | None) -> Answer:
-    """Return the best answer that this Accept allows. Raises Problem: 406."""
+def answer_type(
+    header: bytes | None, offered: tuple[Answer, ...] = ALL_ANSWERS, advice: str = ""
+) -> Answer:
+    """Return the best of the offered answers that this Accept allows.
+
+    Raises Problem: 406, which lists those offered; ``advice`` ends it.
+    """
     if header is None or not header.strip():
         return "json"
     ranges: dict[str, float] = {}
@@ -65,14 +72,17 @@ def answer_type(header: bytes | None) -> Answer:
     chosen: Answer | None = None
     best = 0.0
     for media, answer in ANSWER_TYPES.items():
+        if answer not in offered:
+            continue
         quality = next(
             (ranges[r] for r in (media, f"{media.partition('/')[0]}/*", "*/*") if r in ranges), 0.0
         )
         if quality > best:
             chosen, best = answer, quality
     if chosen is None:
-        offered = ", ".join(value.decode() for value in CONTENT_TYPES.values())
-        raise Problem(406, "not-acceptable", "No such answer", f"Accept one of {offered}")
+        types = ", ".join(CONTENT_TYPES[answer].decode() for answer in offered)
+        detail = f"Accept one of {types}{advice}"
+        raise Problem(406, "not-acceptable", "No such answer", detail)
     return chosen
 
 

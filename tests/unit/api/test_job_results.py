@@ -12,7 +12,7 @@ import pytest
 from exchange import Exchange
 from fake_cluster import gateway
 from jobs_over_http import MSGPACK, events_of, site, submit, until_over
-from over_http import JSONL, SSE, check_problem
+from over_http import JSONL, check_problem
 from waiting import wait_until
 
 pytestmark = pytest.mark.anyio
@@ -43,7 +43,13 @@ async def test_pages_of_results() -> None:
         assert beyond == {"start": 100, "values": [], "errors": [], "next": None}
         for query in ("start=-1", "limit=0", "limit=10001", "wait=x", "wait=-1", "order=input"):
             check_problem(await client.get(f"{path}?{query}"), 400, "bad-parameter")
-        check_problem(await client.get(path, headers=SSE), 406, "not-acceptable")
+        for accept in ("text/event-stream", "image/png"):
+            refused = await client.get(path, headers={"accept": accept})
+            detail = check_problem(refused, 406, "not-acceptable")["detail"]
+            assert "application/msgpack" in detail and "/events" in detail
+            assert "event-stream" not in detail
+        either = {"accept": "text/event-stream, application/json;q=0.5"}
+        assert (await client.get(path, headers=either)).json()["next"] is None
 
 
 async def test_a_page_of_a_running_job_is_what_is_there() -> None:

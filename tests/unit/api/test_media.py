@@ -57,6 +57,17 @@ def test_the_best_answer_is_chosen(header: bytes | None, answer: str) -> None:
     assert answer_type(header) == answer
 
 
+def test_only_what_is_offered_is_chosen_and_named() -> None:
+    accept = b"text/event-stream, application/jsonl;q=0.5"
+    assert answer_type(accept) == "sse"
+    assert answer_type(accept, ("json", "jsonl")) == "jsonl"
+    with pytest.raises(Problem) as caught:
+        answer_type(b"text/*", ("json", "jsonl"), "; events are elsewhere")
+    assert caught.value.detail == (
+        "Accept one of application/json, application/jsonl; events are elsewhere"
+    )
+
+
 @pytest.mark.parametrize("header", [b"image/png", b"application/json;q=0"])
 def test_no_answer_is_406(header: bytes) -> None:
     with pytest.raises(Problem, match="Accept one of") as caught:
