@@ -63,11 +63,19 @@ RESULT_ANSWERS: tuple[Answer, ...] = ("json", "msgpack", "jsonl")
 
 
 async def accepted_answer(request: Request) -> Answer:
-    """Choose the media of the results. Raises Problem: 406."""
+    """Choose the media of the results, and check the parameters that these have.
+
+    Raises Problem: 406, or 400.
+    """
     accept = header(request.scope, b"accept")
     chosen = answer_type(accept, RESULT_ANSWERS, "; events are at …/events")
-    if chosen != "json" and "only" not in request.query_params:  # Only JSON comes by page.
-        parameters(request.scope["query_string"], ("start", "wait", "run"))
+    if chosen != "json":
+        # What comes whole has no limit; failures are those so far, and wait for no others.
+        known = ("start", "wait", "run", "only")
+        if request.query_params.get("only"):
+            paged = ("limit",) if chosen == "msgpack" else ()
+            known = ("start", *paged, "run", "only")
+        parameters(request.scope["query_string"], known)
     return chosen
 
 

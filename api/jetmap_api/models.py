@@ -331,10 +331,10 @@ class ResultsParameters(Parameters):
 
     start: Annotated[int, Within(bounds.START)] = Field(0, description="The first item.")
     limit: Annotated[int, Within(bounds.PAGE_ITEMS)] = Field(
-        1000, description="Items of a page; only for JSON."
+        1000, description="Items of a page; only for JSON, and MessagePack with `only`."
     )
     wait: Annotated[float, Within(bounds.POLL)] = Field(
-        0, description="Seconds to wait if there is nothing yet."
+        0, description="Seconds to wait if there is nothing yet; not with `only`."
     )
     run: RunNumber = Field(None, description="A run of the job; the latest if there is none given.")
     only: Annotated[Text, Field(json_schema_extra={"enum": ["failed"]})] = Field(

@@ -121,6 +121,35 @@ async def test_json_lines_of_a_job_that_is_over() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("accept", "query", "status"),
+    [
+        ("application/jsonl", "only=failed&limit=1", 400),
+        ("application/jsonl", "only=failed&wait=1", 400),
+        ("application/jsonl", "only=&limit=1", 400),
+        ("application/jsonl", "only=failed&start=1&run=1", 200),
+        ("application/jsonl", "only=&start=1&wait=0&run=1", 200),
+        ("application/msgpack", "only=&limit=1", 400),
+        ("application/msgpack", "only=failed&wait=1", 400),
+        ("application/msgpack", "only=failed&start=1&limit=1&run=1", 200),
+        ("application/json", "only=&limit=1", 200),
+        ("application/json", "only=failed&limit=1", 200),
+    ],
+)
+async def test_parameters_that_an_answer_does_not_have_are_refused(
+    accept: str, query: str, status: int
+) -> None:
+    cluster, _ = site()
+    async with gateway(cluster) as client:
+        job = await submit(client, "picky", [0, -1, 2])
+        await until_over(client, job["id"])
+        path = f"{job['links']['results']}?{query}"
+        response = await client.get(path, headers={"accept": accept})
+    assert response.status_code == status
+    if status == 400:
+        check_problem(response, 400, "bad-parameter")
+
+
 async def test_json_lines_of_a_running_job() -> None:
     cluster, jobs = site(hold=True)
     async with gateway(cluster) as client:
