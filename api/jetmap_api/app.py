@@ -51,7 +51,7 @@ CORS_HEADERS = (
 CORS_METHODS = ("GET", "HEAD", "POST", "PATCH", "DELETE", "OPTIONS")
 CORS_EXPOSED = (
     *("location", "retry-after", "preference-applied", "link"),
-    *("allow", "accept-post", "www-authenticate"),
+    *("allow", "accept-post", "accept-patch", "www-authenticate"),
 )
 
 

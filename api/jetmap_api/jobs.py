@@ -22,6 +22,7 @@ from .admission import Admission
 from .asgi import HEAD, Scope, header
 from .documents import answer, done
 from .heartbeats import Heartbeats
+from .job_changes import REFUSALS as CHANGE_REFUSALS
 from .job_changes import REQUEST_BODY, read_changes, wrong_changes
 from .job_documents import (
     describe,
@@ -116,12 +117,7 @@ class JobsEndpoints:
                 "Change limits and labels of a job, also while it runs",
                 response_model=Job,
                 response_description="The job.",
-                responses={
-                    400: refusal_response("The body is malformed, or a value is out of bounds."),
-                    409: refusal_response("The job is over."),
-                    415: refusal_response("The body is not JSON."),
-                    **refusals(404, 501),
-                },
+                responses={**CHANGE_REFUSALS, **refusals(404, 501)},
                 openapi_extra=REQUEST_BODY,
             ),
             job_route(

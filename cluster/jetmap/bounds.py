@@ -185,6 +185,8 @@ _LABEL = re.compile(r"[A-Za-z0-9_.-]{1,40}")
 _LABEL_VALUE = re.compile(r"[^,\u0000-\u001f\u007f-\u009f]{0,100}")
 _ONE = f"{_LABEL.pattern}={_LABEL_VALUE.pattern}"
 LABELS_PATTERN = rf"^({_ONE}(,{_ONE}){{0,{MOST_LABELS - 1}}})?$"
+LABEL_NAME_PATTERN = f"^{_LABEL.pattern}$"
+LABEL_VALUE_PATTERN = f"^{_LABEL_VALUE.pattern}$"
 LABELS = (
     f"at most {MOST_LABELS} labels; a name has 1 to 40 letters, digits, dots, dashes and "
     "underscores, a value at most 100 characters, without commas and control characters"

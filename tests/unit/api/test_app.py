@@ -181,6 +181,7 @@ async def test_origins_are_allowed_by_setting(tmp_path: Path) -> None:
         assert response.headers["access-control-allow-origin"] == "https://page.example"
     exposed = post.headers["access-control-expose-headers"].lower()
     assert all(n in exposed for n in ("location", "preference-applied", "retry-after", "link"))
+    assert "accept-post" in exposed and "accept-patch" in exposed
     async with gateway(FakeCluster(double)) as client:
         silent = await client.options("/map/double", headers=preflight)
     assert "access-control-allow-origin" not in silent.headers

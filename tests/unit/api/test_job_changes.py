@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
 import pytest
 
 from fake_cluster import gateway
@@ -69,3 +72,62 @@ async def test_limits_and_labels_of_a_job_are_changed_by_a_merge_patch() -> None
         )
         jobs.end(job["id"])
         check_problem(await client.patch(path, json={"max_parallel": 1}), 409, "job-over")
+
+
+async def test_malformed_changes_are_refused_as_a_map_refuses_them() -> None:
+    cluster, jobs = site()
+    jobs.hold = True
+    async with gateway(cluster) as client:
+        path = f"/jobs/{(await submit(client, 'double', [1, 2]))['id']}"
+        kind = {"content-type": "application/json"}
+        mark = b"\xef\xbb\xbf"
+        marked = await client.patch(path, content=mark + b'{"max_parallel": 4}', headers=kind)
+        assert (marked.status_code, marked.json()["max_parallel"]) == (200, 4)
+        for body, detail in (
+            (b"", "the body is empty"),
+            (mark + b" \n", "the body is empty"),
+            (mark * 2 + b"{}", "at byte 3"),
+            (b'{"max_parallel": ', "it ends too early at byte 17"),
+            (rb'{"labels": {"a": "\ud83d"}}', "a string holds half of a surrogate pair"),
+            (b'{"labels": {"a": "\xff"}}', "not UTF-8 at byte 18"),
+            (b'{"max_parallel": "x"}', "$.max_parallel"),
+        ):
+            refused = await client.patch(path, content=body, headers=kind)
+            problem = check_problem(refused, 400, "malformed-body")
+            assert detail in problem["detail"] and "send an object such as" in problem["detail"]
+
+
+def accepts(schema: dict[str, Any], value: Any) -> bool:
+    """Apply the keywords that bound a number, a text and the names and values of an object."""
+    if isinstance(value, str):
+        return re.search(schema["pattern"], value) is not None
+    if isinstance(value, dict):
+        names, values = schema["propertyNames"], schema["additionalProperties"]
+        return len(value) <= schema["maxProperties"] and all(
+            accepts(names, name) and accepts(values, text) for name, text in value.items()
+        )
+    return value is None or schema["minimum"] <= value <= schema["maximum"]
+
+
+async def test_the_document_bounds_what_may_change_and_names_the_refusals() -> None:
+    cluster, _ = site()
+    async with gateway(cluster) as client:
+        document = (await client.get("/openapi.json")).json()
+    operation = document["paths"]["/jobs/{id}"]["patch"]
+    assert {"400", "404", "408", "409", "413", "415", "501"} <= set(operation["responses"])
+    content = operation["requestBody"]["content"]
+    known = content["application/merge-patch+json"]["schema"]["properties"]
+    for name, good, wrong in (
+        ("max_parallel", [0, 4, None], [-1]),
+        ("max_failed", [0, 7, "7", "5%", "0.5%", None], [-1, 1 << 60, "x", "101%", "-1", ""]),
+        (
+            "labels",
+            [{}, None, {"a": None, "b": "", "team": "x y"}],
+            [
+                *({"a b": "1"}, {"": "1"}, {"a": "1,2"}, {"a": "\x9b"}, {"a": "x" * 101}),
+                {str(number): "1" for number in range(17)},
+            ],
+        ),
+    ):
+        assert all(accepts(known[name], value) for value in good)
+        assert not any(accepts(known[name], value) for value in wrong)
