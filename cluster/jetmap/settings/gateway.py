@@ -9,6 +9,7 @@ from typing import ClassVar
 from .kinds import (
     LineCount,
     LoginSeconds,
+    Origins,
     Port,
     ReadableFile,
     RootPath,
@@ -52,9 +53,10 @@ class GatewaySettings(Section):
         metavar="NAMES",
         flag="--allowed-host",
     )
-    cors_origins: WordList = setting(
+    cors_origins: Origins = setting(
         [],
-        'Origins whose pages may call it from a browser: ["https://app.example.org"].',
+        "Origins whose pages may call it from a browser, each a scheme, a host and perhaps a port: "
+        '["https://app.example.org"]; ["*"]: any.',
         help="Origins whose pages may call it, comma-separated.",
         metavar="ORIGINS",
         flag="--cors-origin",

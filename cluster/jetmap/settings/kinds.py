@@ -20,6 +20,9 @@ Read = Callable[[Any], Any]
 
 CORES = re.compile(r"\d+|\d+(-\d+)?(,\d+(-\d+)?)*", re.ASCII)
 ROOT_PATH = re.compile(r"(?=.{1,200}\Z)(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+")
+# What a browser can send as Origin: no path, and no user.
+ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
+DEFAULT_PORTS = {"http": ":80", "https": ":443"}  # Browsers leave them out.
 POOL = re.compile(r"[A-Za-z0-9_-]{1,64}")
 SIZE = re.compile(r"(\d*\.?\d+)\s*(?:([kmgtpe])(i?))?(b|bit)?", re.ASCII | re.IGNORECASE)
 SWITCH = {
@@ -147,6 +150,23 @@ def root_path(value: str) -> str:
     return value
 
 
+def origins(value: list[str]) -> list[str]:
+    """Read origins, and write them as browsers do."""
+    return [_origin(part) for part in value]
+
+
+def _origin(value: str) -> str:
+    if value in ("*", "null"):  # Pages in a sandbox, or of files, send "null".
+        return value
+    found = value.lower().removesuffix("/")
+    if not ORIGIN.fullmatch(found) or not _has_port(found):
+        raise ValueError(
+            'must be origins such as "https://app.example.org" or "http://localhost:3000", '
+            f'without a path, or "*" for any, not {bounds.shown(value)}'
+        )
+    return found.removesuffix(DEFAULT_PORTS.get(found.partition(":")[0], ""))
+
+
 def domain(value: str) -> str:
     if not re.fullmatch(r"[^\s.*>]{1,255}", value) or value == "API":
         raise ValueError("must be the name of a JetStream domain: one word without dots")
@@ -250,6 +270,7 @@ def _out_of_bounds(bound: bounds.Bound, value: object) -> ValueError:
 
 
 WordList = Annotated[list[str], listed]
+Origins = Annotated[list[str], listed, origins]
 Timeout = Annotated[float, within(bounds.TIMEOUT)]
 Seconds = Annotated[float, within(bounds.DURATION)]
 Grace = Annotated[float, within(bounds.GRACE)]
