@@ -123,8 +123,9 @@ def job(
     Following and reading do not affect the job: Ctrl-C ends only this command. With --results a
     failed item is null in the output, and its error goes to stderr; --failed prints only the
     errors. --retry starts the job's next run, which --follow can watch. With --follow and --results
-    the exit code is 1 if items failed or the job ended without all outcomes. --max-parallel,
-    --max-failed, --label and --unlabel change a job that is not over; all else of it stays.
+    the exit code is 1 if the job failed or ended without all outcomes, and 0 if it tolerated its
+    failed items. --max-parallel, --max-failed, --label and --unlabel change a job that is not over;
+    all else of it stays.
 
     Examples: jetmap job 3fQ2 --follow · jetmap job 3fQ2 --results > primes.jsonl
     """
@@ -262,6 +263,7 @@ async def _results(
     cluster: Cluster, id: str, as_json: bool, settings: Settings, run: int | None
 ) -> int:
     failures = ErrorPrinter(settings.gateway.debug)
+    unprintable = 0  # Values that the job has, and JSON has not.
     async with cluster:
         follower = JobFollower(id, lambda: cluster.jobs, run=run)
         status = await cluster.job(id).status()
@@ -271,10 +273,11 @@ async def _results(
                     lines, errors = printable(batch, follower.format, as_json)
                     # In a thread: the reader of stdout may be slow.
                     await asyncio.to_thread(write_values, lines)
+                    unprintable += len(errors) - len(batch.errors)
                     for record in errors:
                         failures.add(record, bar)
                     bar.done(batch.count, status.total)
-    return failures.finish()
+    return failures.finish(tolerated=follower.succeeded and not unprintable)
 
 
 def printable(

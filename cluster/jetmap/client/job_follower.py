@@ -61,6 +61,12 @@ class JobFollower:
         assert self._record is not None
         return self._record.max_failed is not None
 
+    @property
+    def succeeded(self) -> bool:
+        """True if the run had succeeded when it was last read; known once something was read."""
+        assert self._record is not None
+        return self._record.state == "succeeded"
+
     def values(self, call: Call, batch: Batch) -> list[Any]:
         """Decode a batch, with an ItemError in the place of each failed item."""
         assert self._record is not None

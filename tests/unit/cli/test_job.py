@@ -49,6 +49,42 @@ def test_values_of_python_jobs_print_as_json(jobs: FakeJobs, invoke: Invoke) -> 
     assert "2 items failed" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("max_failed", "state", "code"),
+    [("1", "succeeded", Exit.OK), ("0", "failed", Exit.ITEMS_FAILED), (None, "failed", 1)],
+)
+def test_tolerated_failures_are_printed_and_leave_the_exit_code(
+    jobs: FakeJobs, invoke: Invoke, max_failed: str | None, state: str, code: int
+) -> None:
+    jobs.add("j", 2, max_failed=max_failed)
+    jobs.put("j", 0, 1, 2, failed=[1])
+    jobs.end("j")
+    assert jobs.records["j"].state == state
+    done = invoke("job", "j", "--results")
+    assert (done.exit_code, done.stdout) == (code, "1\nnull\n")
+    assert "item 1: ValueError: no 1" in done.stderr
+    assert invoke("job", "j", "--follow").exit_code == code
+
+
+def test_a_value_that_cannot_be_printed_is_not_tolerated(jobs: FakeJobs, invoke: Invoke) -> None:
+    jobs.add("j", 2, max_failed="1")
+    jobs.put("j", 0, float("nan"), 2, failed=[1])
+    jobs.end("j", "succeeded")
+    done = invoke("job", "j", "--results")
+    assert (done.exit_code, done.stdout) == (Exit.ITEMS_FAILED, "null\nnull\n")
+
+
+def test_the_run_that_is_read_decides(jobs: FakeJobs, invoke: Invoke) -> None:
+    jobs.add("j", 2)
+    jobs.put("j", 0, 1, 2, failed=[1])
+    jobs.end("j")
+    invoke("job", "j", "--retry")
+    jobs.put("j", 1, 2)
+    jobs.end("j", "succeeded")
+    assert invoke("job", "j", "--results").exit_code == Exit.OK
+    assert invoke("job", "j", "--results", "--run", "1").exit_code == Exit.ITEMS_FAILED
+
+
 def test_outcomes_with_their_index() -> None:
     batch = Batch(5, 2, b"[1,null]", [ErrorRecord(6, "raised", "E", "m", "traceback")])
     printed, errors = printable(batch, "json", True)
