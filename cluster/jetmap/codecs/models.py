@@ -20,6 +20,7 @@ from .changes import refuse_changes
 from .finite import refuse_nan
 from .late import delayed
 from .native import check_names, encode_other, with_default
+from .zones import encode_with_offsets
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -166,7 +167,7 @@ class _Adapter:
             plain = self._adapter.dump_python(
                 value, round_trip=True, by_alias=False, warnings=False, fallback=encode_other
             )
-            return _msgpack.encode(plain)
+            return encode_with_offsets(plain, _msgpack)
         plain = self._to_json.to_python(
             value, mode="json", by_alias=True, warnings=False, fallback=encode_other
         )

@@ -14,7 +14,7 @@ import msgspec
 
 from .finite import refuse_nan
 from .late import delayed
-from .types import is_numpy_scalar, runs_code, shares_bytes
+from .types import has_datetimes, is_numpy_scalar, runs_code, shares_bytes
 from .untyped import (
     SCALARS,
     Tagger,
@@ -26,6 +26,7 @@ from .untyped import (
     travel_hint,
     walk,
 )
+from .zones import encode_with_offsets
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -144,12 +145,22 @@ _json = msgspec.json.Encoder(enc_hook=encode_other)
 _msgpack = msgspec.msgpack.Encoder(enc_hook=encode_other)
 
 
-def encode(value: Any, format: Format) -> bytes:
-    """Encode a value of types that msgspec knows. Raises the errors of ``Codec``."""
+def _with_offsets(value: Any) -> bytes:
+    return encode_with_offsets(value, _msgpack)
+
+
+def encode(value: Any, format: Format, *, has_datetimes: bool = True) -> bytes:
+    """Encode a value of types that msgspec knows. Raises the errors of ``Codec``.
+
+    Args:
+        has_datetimes: Whether there may be aware datetimes, whose offsets are kept.
+    """
     if format != "json":
         try:
-            return _msgpack.encode(value)
+            return _msgpack.encode(value) if not has_datetimes else _with_offsets(value)
         except OverflowError:
+            if not has_datetimes:  # Perhaps it is the moment of a datetime that does not fit.
+                return encode(value, format)
             raise OverflowError(
                 "an integer of over 64 bits travels only where there is no annotation: leave it "
                 "out, or use text"
@@ -183,6 +194,7 @@ class NativeCodec:
         self._items: dict[str, Any] = {}
         self._tag = tagger_for(type, self._tags.tag)
         self.is_open = self._tag is not None
+        self._has_datetimes = has_datetimes(type)
 
     @cached_property
     def runs_code(self) -> bool:
@@ -232,17 +244,20 @@ class NativeCodec:
         return prepared
 
     def encode_prepared(self, values: list[Any], format: Format) -> bytes:
-        if format != "python" or self._tag is None:
-            return encode(values, format)
-        return encode_tagged(values)
+        return self._encode(values, format)
 
     def encode_list(self, values: list[Any], format: Format) -> bytes:
         return self.encode_prepared(self.prepare(values, format), format)
 
     def encode(self, value: Any, format: Format) -> bytes:
-        if format != "python" or self._tag is None:
-            return encode(value, format)
-        return encode_tagged(self._tag(value))
+        if format == "python" and self._tag is not None:
+            value = self._tag(value)
+        return self._encode(value, format)
+
+    def _encode(self, prepared: Any, format: Format) -> bytes:
+        if format == "python" and self._tag is not None:
+            return encode_tagged(prepared, has_datetimes=self._has_datetimes)
+        return encode(prepared, format, has_datetimes=self._has_datetimes or self.is_open)
 
     def is_quick(self, value: Any) -> bool:
         return not self.runs_code or is_plain_value(value)
@@ -323,9 +338,10 @@ class NativeKwargs:
         }
 
 
-def encode_tagged(value: Any) -> bytes:
+def encode_tagged(value: Any, *, has_datetimes: bool = True) -> bytes:
     """Encode a value whose parts without an annotation are tagged, as MessagePack."""
-    return cast("bytes", walk().encode_walked(value, _msgpack.encode))
+    pack = _with_offsets if has_datetimes else _msgpack.encode
+    return cast("bytes", walk().encode_walked(value, pack))
 
 
 def check_names(name: str, parameters: Sequence[Parameter], kwargs: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import sys
 import types
 from collections.abc import Callable, Iterator
@@ -54,6 +55,15 @@ def runs_code(type: Any) -> bool:
 def shares_bytes(type: Any) -> bool:
     """Return whether values of a type without code of users share the bytes that they came from."""
     return any(part is memoryview for part in _parts(type, set()))
+
+
+def has_datetimes(type: Any) -> bool:
+    """Return whether a datetime is annotated anywhere in the type."""
+    return any(map(_is_datetime, _parts(type, set())))
+
+
+def _is_datetime(part: Any) -> bool:
+    return isinstance(part, type) and issubclass(part, dt.datetime)
 
 
 def _is_users(part: Any) -> bool:

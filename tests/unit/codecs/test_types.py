@@ -26,6 +26,7 @@ from typing_extensions import TypedDict
 
 from hypotheses import examples
 from jetmap.codecs import Codec, Parameter, codec_for, kwargs_codec
+from jetmap.codecs.types import has_datetimes
 from jetmap.wire.messages import Format
 from waiting import PATIENCE
 
@@ -414,6 +415,28 @@ def test_kwargs(parameters: list[Parameter], format: Format) -> None:
     assert schema["required"] == ["k"]
     assert schema["additionalProperties"] is False
     assert schema["properties"]["scale"]["default"] == 2.5
+
+
+@pytest.mark.parametrize(
+    "type",
+    [
+        dt.datetime, list[dt.datetime | None], dict[dt.datetime, int], tuple[int, dt.datetime],
+        Annotated[dt.datetime, "x"], NewType("At", dt.datetime),
+        dataclasses.make_dataclass("D", [("at", dt.datetime)]),
+        msgspec.defstruct("S", [("at", list[dt.datetime])]),
+        NamedTuple("N", [("at", dt.datetime)]), TypedDict("T", {"at": dt.datetime}),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_datetimes_are_found_in_types(type: Any) -> None:
+    assert has_datetimes(type)
+
+
+@pytest.mark.parametrize(
+    "type", [int, dt.date, dt.time, list[dt.timedelta], Tree, Movie, Any, None]
+)
+def test_types_without_datetimes(type: Any) -> None:
+    assert not has_datetimes(type)
 
 
 def test_pydantic_is_imported_only_for_types_that_need_it() -> None:
