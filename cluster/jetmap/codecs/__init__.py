@@ -25,8 +25,9 @@ class Codec(Protocol):
     """A decoder and encoder for values of one type.
 
     Attributes:
-        is_open: Whether the type has a part without an annotation. If so, the format "python" keeps
-            the types of that part or refuses it; otherwise it is the same as "msgpack".
+        is_open: Whether the type has a part without an annotation, or one that may lose something.
+            If so, the format "python" keeps that part or refuses it; otherwise it is the same as
+            "msgpack".
         keeps_bytes: Whether bytes are encoded as bytes in every format but JSON.
         runs_code: Whether decoding or encoding may run code of users, which may take any time.
 

@@ -141,8 +141,9 @@ class _Adapter:
         try:
             self._adapter: TypeAdapter[Any] = TypeAdapter(type)
             schema = self._adapter.core_schema
-            # Values without an annotation travel as JSON here: they are compared afterwards.
-            self.is_open = _mentions(schema, "any")
+            # Values without an annotation travel as JSON here, and some types lose something: they
+            # are compared afterwards.
+            self.is_open = _mentions(schema, "any") or _loses(schema)
         except Exception as exc:
             raise TypeError(str(exc).partition("\n")[0]) from exc
         if _mentions(schema, "bytes"):
@@ -213,6 +214,36 @@ def _mentions(schema: Any, kind: str) -> bool:
             return True
         return any(_mentions(schema[key], kind) for key in _inner(schema))
     return type(schema) in (list, tuple) and any(_mentions(part, kind) for part in schema)
+
+
+def _loses(schema: Any) -> bool:
+    """Return whether pydantic does not write everything of some value of a type.
+
+    It leaves out a pattern's flags, a deque's maxlen, a defaultdict's own factory and excluded
+    fields, and what type a model's extra fields have.
+    """
+    if type(schema) is dict:
+        config = schema.get("config")
+        if (
+            _kind(schema) == "deque"
+            or schema.get("serialization_exclude") is True
+            or callable(schema.get("serialization_exclude_if"))
+            or _allows_extra(schema.get("extras_behavior"))
+            or (type(config) is dict and _allows_extra(config.get("extra_fields_behavior")))
+        ):
+            return True
+        return any(_loses(schema[key]) for key in _inner(schema))
+    if type(schema) in (list, tuple):
+        return any(map(_loses, schema))
+    function = getattr(schema, "func", schema)  # A defaultdict's is a partial.
+    if getattr(function, "__module__", "") != "pydantic._internal._validators":
+        return False
+    name: str = function.__name__
+    return name.startswith(("pattern_", "defaultdict_", "deque_"))
+
+
+def _allows_extra(behavior: Any) -> bool:
+    return isinstance(behavior, str) and behavior == "allow"
 
 
 def _kind(schema: dict[str, Any]) -> str | None:

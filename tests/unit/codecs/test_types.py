@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import array
 import collections
 import dataclasses
 import datetime as dt
 import decimal
 import enum
+import fractions
 import ipaddress
 import math
 import pathlib
+import re
 import subprocess
 import sys
 import uuid
@@ -415,6 +418,77 @@ def test_kwargs(parameters: list[Parameter], format: Format) -> None:
     assert schema["required"] == ["k"]
     assert schema["additionalProperties"] is False
     assert schema["properties"]["scale"]["default"] == 2.5
+
+
+class Access(enum.IntFlag):
+    READ = 1
+    WRITE = 2
+
+
+class Bits(enum.Flag):
+    LOW = 1
+    HIGH = 2
+
+
+REFUSED = "refused"
+STANDARD: list[tuple[Any, Any, str]] = [
+    (bytearray, bytearray(b"x"), ""),
+    (memoryview, memoryview(b"x"), ""),
+    (frozenset[int], frozenset({1}), ""),
+    (set[tuple[int, str]], {(1, "a")}, ""),
+    (decimal.Decimal, decimal.Decimal("1E+3"), ""),
+    (decimal.Decimal, decimal.Decimal("-0"), ""),
+    (float, -0.0, ""),
+    (complex, 1j, ""),
+    (fractions.Fraction, fractions.Fraction(1, 3), ""),
+    (Access, Access.READ | Access.WRITE, ""),
+    (Access, Access(8), ""),
+    (Bits, Bits.LOW | Bits.HIGH, ""),
+    (Bits, Bits(0), ""),
+    (Pair, Pair(1, b"x"), ""),
+    (dt.time, dt.time(1, tzinfo=dt.timezone(dt.timedelta(hours=2))), ""),
+    (dt.date, dt.date.max, ""),
+    (dt.timedelta, dt.timedelta.min, ""),
+    (ipaddress.IPv4Address, ipaddress.ip_address("10.0.0.1"), ""),
+    (ipaddress.IPv6Interface, ipaddress.ip_interface("::1/64"), ""),
+    (pathlib.Path, pathlib.Path("a/../b"), ""),
+    (pathlib.Path, pathlib.PureWindowsPath("a"), REFUSED),
+    (pathlib.PurePosixPath, pathlib.PurePosixPath("a"), REFUSED),
+    (collections.OrderedDict[str, int], collections.OrderedDict(b=1, a=2), ""),
+    (collections.Counter[str], collections.Counter("aab"), ""),
+    (collections.deque[int], collections.deque([1]), ""),
+    (collections.deque[int], collections.deque([1], 3), REFUSED),
+    (collections.defaultdict[str, list[int]], collections.defaultdict(list, a=[1]), ""),
+    (collections.defaultdict[str, int], collections.defaultdict(lambda: 5), REFUSED),
+    (re.Pattern, re.compile("a"), ""),
+    (re.Pattern, re.compile("(?is)a"), ""),
+    (re.Pattern, re.compile("a", re.I), REFUSED),
+    (re.Pattern[bytes], re.compile(b"a"), REFUSED),
+    (array.array, array.array("d", [1.5]), REFUSED),
+    (range, range(3), REFUSED),
+    (slice, slice(1), REFUSED),
+    (dt.timezone, dt.UTC, REFUSED),
+    (collections.defaultdict, collections.defaultdict(list), REFUSED),
+    (collections.ChainMap[str, int], collections.ChainMap(), REFUSED),
+]
+
+
+@pytest.mark.parametrize(("type", "value", "expected"), STANDARD, ids=str)
+def test_annotated_standard_types_arrive_the_same_or_are_refused(
+    type: Any, value: Any, expected: str
+) -> None:
+    def travel() -> Any:
+        codec = codec_for(type)
+        return same(codec, value, "python" if codec.is_open else "msgpack")
+
+    if expected == REFUSED:
+        with pytest.raises((TypeError, ValueError)):
+            travel()
+        return
+    back = travel()
+    assert (back.__class__, back) == (value.__class__, value)
+    if not isinstance(value, memoryview):
+        assert repr(back) == repr(value)
 
 
 @pytest.mark.parametrize(
