@@ -19,7 +19,8 @@ from typing_extensions import TypedDict
 from .changes import refuse_changes
 from .finite import refuse_nan
 from .late import delayed
-from .native import check_names, encode_other, with_default
+from .native import check_names, check_records, encode_other, records_of, with_default
+from .records import record_classes, refuse_subclasses
 from .zones import encode_with_offsets
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class ModelCodec:
         self._list = _Adapter(list[type])
         self._item: _Adapter | None = None
         self.is_open = self._list.is_open
+        self._records = record_classes(type)
 
     def decode_list(self, data: bytes, format: Format) -> list[Any]:
         return cast("list[Any]", self._list.decode(data, format))
@@ -77,15 +79,18 @@ class ModelCodec:
         return values
 
     def encode_prepared(self, values: list[Any], format: Format) -> bytes:
+        self._check(values, format)
         return self._list.encode(values, format)
 
     def encode_list(self, values: list[Any], format: Format) -> bytes:
+        self._check(values, format)
         encoded = self._list.encode(values, format)
         if format == "python" and self.is_open:
             refuse_changes(values, self._list.decode(encoded, format))
         return encoded
 
     def encode(self, value: Any, format: Format) -> bytes:
+        self._check([value], format)
         encoded = self._one().encode(value, format)
         if format == "python" and self.is_open:
             refuse_changes(value, self._one().decode(encoded, format))
@@ -96,6 +101,10 @@ class ModelCodec:
 
     def schema(self) -> dict[str, Any]:
         return self._one().schema(output=self._output)
+
+    def _check(self, values: list[Any], format: Format) -> None:
+        if self._records and format != "json":
+            refuse_subclasses(values, self._records)
 
     def _one(self) -> _Adapter:
         if self._item is None:
@@ -113,15 +122,13 @@ class ModelKwargs(ModelCodec):
         type.__pydantic_config__ = ConfigDict(extra="forbid")
         super().__init__(type)
         self._name, self._parameters = name, parameters
+        self._parameter_records = records_of(parameters)
 
-    def encode_list(self, values: list[Any], format: Format) -> bytes:
+    def _check(self, values: list[Any], format: Format) -> None:
         for value in values:
             check_names(self._name, self._parameters, value)
-        return super().encode_list(values, format)
-
-    def encode(self, value: Any, format: Format) -> bytes:
-        check_names(self._name, self._parameters, value)
-        return super().encode(value, format)
+            if format != "json":
+                check_records(self._parameter_records, value)
 
     def decode(self, data: bytes, format: Format) -> Any:
         return super().decode(data or (b"{}" if format == "json" else b"\x80"), format)

@@ -14,6 +14,7 @@ import msgspec
 
 from .finite import refuse_nan
 from .late import delayed
+from .records import record_classes, refuse_subclasses
 from .types import has_datetimes, is_numpy_scalar, runs_code, shares_bytes
 from .untyped import (
     SCALARS,
@@ -195,6 +196,7 @@ class NativeCodec:
         self._tag = tagger_for(type, self._tags.tag)
         self.is_open = self._tag is not None
         self._has_datetimes = has_datetimes(type)
+        self._records = record_classes(type)
 
     @cached_property
     def runs_code(self) -> bool:
@@ -233,6 +235,8 @@ class NativeCodec:
     def prepare(self, values: list[Any], format: Format) -> list[Any]:
         if format != "python" or self._tag is None:
             return values
+        if self._records:  # They are dicts afterwards.
+            refuse_subclasses(values, self._records)
         if not is_untyped(self._type):
             return [self._tag(value) for value in values]
         if SCALARS.issuperset(map(type, values)):
@@ -244,12 +248,16 @@ class NativeCodec:
         return prepared
 
     def encode_prepared(self, values: list[Any], format: Format) -> bytes:
+        if self._records and format != "json" and (format != "python" or self._tag is None):
+            refuse_subclasses(values, self._records)
         return self._encode(values, format)
 
     def encode_list(self, values: list[Any], format: Format) -> bytes:
         return self.encode_prepared(self.prepare(values, format), format)
 
     def encode(self, value: Any, format: Format) -> bytes:
+        if self._records and format != "json":
+            refuse_subclasses((value,), self._records)
         if format == "python" and self._tag is not None:
             value = self._tag(value)
         return self._encode(value, format)
@@ -283,6 +291,7 @@ class NativeKwargs:
         self._name, self._parameters = name, parameters
         self._lists = _decoders(list[self._struct], tags)  # type: ignore[name-defined]
         self._items = _decoders(self._struct, tags)
+        self._records = records_of(parameters)
         taggers = {each.name: tagger_for(each.type, tags.tag) for each in parameters}
         self._taggers = {name: tagger for name, tagger in taggers.items() if tagger is not None}
         self.is_open = bool(self._taggers)
@@ -308,6 +317,8 @@ class NativeKwargs:
     def prepare(self, values: list[Any], format: Format) -> list[Any]:
         for value in values:
             check_names(self._name, self._parameters, value)
+            if format != "json":
+                check_records(self._records, value)
         if format != "python" or not self.is_open:
             return values
         return [self._tagged(value) for value in values]
@@ -353,6 +364,19 @@ def check_names(name: str, parameters: Sequence[Parameter], kwargs: dict[str, An
     for parameter in parameters:
         if not parameter.optional and parameter.name not in kwargs:
             raise TypeError(f"{name}() misses its keyword argument {parameter.name!r}")
+
+
+def records_of(parameters: Sequence[Parameter]) -> dict[str, frozenset[type]]:
+    """Return the classes of the parameters that are annotated with a record."""
+    found = {parameter.name: record_classes(parameter.type) for parameter in parameters}
+    return {name: classes for name, classes in found.items() if classes}
+
+
+def check_records(records: dict[str, frozenset[type]], kwargs: dict[str, Any]) -> None:
+    """Raise TypeError for a keyword argument that would lose fields."""
+    for name, classes in records.items():
+        if name in kwargs:
+            refuse_subclasses((kwargs[name],), classes)
 
 
 def inlined(schema: dict[str, Any]) -> dict[str, Any]:
