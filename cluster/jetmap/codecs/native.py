@@ -256,7 +256,7 @@ class NativeCodec:
         return self.encode_prepared(self.prepare(values, format), format)
 
     def encode(self, value: Any, format: Format) -> bytes:
-        if self._records and format != "json":
+        if self._records and type(value) not in self._records and format != "json":
             refuse_subclasses((value,), self._records)
         if format == "python" and self._tag is not None:
             value = self._tag(value)

@@ -18,7 +18,6 @@ from msgspec.msgpack import Ext
 # What begins a timestamp of 4, 8 and 12 bytes. Other values may have these bytes, too.
 _TIMESTAMPS = (b"\xd6\xff", b"\xd7\xff", b"\xc7\x0c\xff")
 _LAST = b"\xff"  # The code of timestamps, which all of these end with.
-_MINUTE = dt.timedelta(minutes=1)
 # Types that hold no datetime, or that MessagePack has and ``to_builtins`` would change.
 _KEPT = (
     bytes, bytearray, memoryview, decimal.Decimal, uuid.UUID, dt.datetime, dt.date, dt.time,
@@ -68,7 +67,7 @@ def _text(value: dt.datetime) -> Any:
     offset = value.utcoffset()
     if not offset:
         return value
-    if offset % _MINUTE:
+    if offset.seconds % 60 or offset.microseconds:
         raise TypeError(
             f"{value!r} is {offset} from UTC, an offset with seconds, so it cannot travel as an "
             "annotated datetime; convert it with .astimezone(), or leave out the annotation"
