@@ -109,6 +109,8 @@ async def others(cluster: Cluster) -> None:
     await cluster.submit(power, ["x"])  # type: ignore
     await cluster.submit(is_prime, ["x"], values=False)  # type: ignore
     await cluster.submit(len, [1])  # type: ignore
+    await cluster.job("j").update(max_paralel=1)  # type: ignore
+    await cluster.job("j").update(labels={"a": 1})  # type: ignore
     for value in cluster.map(is_prime, [1]):  # type: ignore
         print(value)
 

@@ -12,7 +12,7 @@ import itertools
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import msgspec
 
@@ -32,12 +32,11 @@ from jetmap.errors import (
 from jetmap.jobs import transitions
 from jetmap.jobs.catalogue import NO_LABELS
 from jetmap.jobs.causes import StoredCauses, stored_causes
-from jetmap.jobs.changes import JobChanges, new_values
+from jetmap.jobs.changes import JobChanges, JobSteering, new_values
 from jetmap.jobs.outcome_index import OutcomeIndex
 from jetmap.jobs.outcomes import StoredOutcomes
 from jetmap.jobs.readers import JobReader, Readers
 from jetmap.jobs.record import OVER, JobState, Record
-from jetmap.jobs.service import KEEP
 from jetmap.jobs.store import Store, StoredMessage
 from jetmap.nats.connection import JetStreamError
 from jetmap.wire import arrays, subjects
@@ -242,14 +241,10 @@ class FakeJobs:
         self.readers.on_record(self.records[id])
         return self.records[id]
 
-    async def steer(
-        self, id: str, *, paused: bool | None = None, max_parallel: int | None = KEEP
-    ) -> Record:
+    async def steer(self, id: str, **wishes: Unpack[JobSteering]) -> Record:
         record = await self.get(id)
         if not record.is_over:
-            pausing = record.paused if paused is None else paused
-            cores = record.max_parallel if max_parallel == KEEP else max_parallel
-            self.change(id, paused=pausing, max_parallel=cores)
+            self.change(id, **wishes)
         return self.records[id]
 
     async def update(self, id: str, changes: JobChanges) -> Record:

@@ -40,7 +40,7 @@ def refuse_subclasses(values: Iterable[Any], classes: frozenset[type]) -> None:
         return
     for cls in set(map(type, values)) - classes:
         for base in classes.intersection(cls.__mro__):
-            more = (_fields(cls) or {}).keys() - (_fields(base) or {}).keys()
+            more = (_fields(cls) or frozenset()) - (_fields(base) or frozenset())
             if more or issubclass(cls, tuple):
                 fields = f" and lose {', '.join(sorted(more))}" if more else ""
                 raise TypeError(
@@ -65,15 +65,15 @@ def _classes(hint: Any) -> list[Any]:
     return [alias]
 
 
-def _fields(cls: Any) -> dict[str, Any] | None:
+def _fields(cls: Any) -> frozenset[str] | None:
     """Return the names of a record class's fields; None for other classes."""
     if issubclass(cls, tuple) and hasattr(cls, "_fields"):
-        return dict.fromkeys(cls._fields)
+        return frozenset(cls._fields)
     if issubclass(cls, msgspec.Struct):
-        return dict.fromkeys(cls.__struct_fields__)
+        return frozenset(cls.__struct_fields__)
     if hasattr(cls, "__pydantic_fields__"):
-        return dict(cls.__pydantic_fields__)
+        return frozenset(cls.__pydantic_fields__)
     if dataclasses.is_dataclass(cls):
-        return dict.fromkeys(field.name for field in dataclasses.fields(cls))
+        return frozenset(field.name for field in dataclasses.fields(cls))
     found = getattr(cls, "__attrs_attrs__", None)
-    return None if found is None else dict.fromkeys(field.name for field in found)
+    return None if found is None else frozenset(field.name for field in found)

@@ -26,8 +26,8 @@ class MapSpec(msgspec.Struct, frozen=True, kw_only=True):
         early: Whether the reader shows the first outcomes while others are computed.
         whole: Whether the reader does without early outcomes, so that chunks may be long, and the
             last items sent early if the source can do that.
-        in_order: Whether items begin in input order where one agent computes them: all chunks go by
-            one lane, behind those of earlier maps.
+        in_order: Whether items begin in input order where one agent computes them, so that all
+            chunks go by the main lane.
         weight: Share of the cores beside other maps.
         causes: Whether the caller unpickles exceptions.
         values: Whether the caller wants the function's values.

@@ -12,6 +12,16 @@ if TYPE_CHECKING:
     from .record import Record
 
 
+class JobSteering(TypedDict, total=False):
+    """The pause and the cores of a job; what is not named stays as it is.
+
+    paused: whether nothing more of it is sent. max_parallel: as in ``JobChanges``.
+    """
+
+    paused: bool
+    max_parallel: int | None
+
+
 class JobChanges(TypedDict, total=False):
     """Changes of a job; all that they do not name stays as it is.
 

@@ -479,7 +479,7 @@ class RunningJob:
                 now=time.time(),
                 keeps_input=keeps_input and (counts[1] > 0 or counts[0] != record.total),
             )
-            with contextlib.suppress(OvertakenError):
+            with contextlib.suppress(OvertakenError):  # Then it is decided again.
                 await self._owned.write(over)
                 break
         log = logger.info if state == "succeeded" else logger.warning

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
+from typing import Unpack
 
 from jetmap import bounds
 from jetmap.dispatch.dispatcher import Dispatcher
@@ -29,7 +30,7 @@ from . import idempotency, streams, transitions
 from .cancelling import Cancelling
 from .catalogue import NO_LABELS, Catalogue
 from .causes import StoredCauses, stored_causes
-from .changes import JobChanges, new_values
+from .changes import JobChanges, JobSteering, new_values
 from .monitor import JobMonitor
 from .outcome_index import OutcomeIndex, OutcomeIndexes
 from .outcomes import StoredOutcomes
@@ -48,8 +49,6 @@ logger = logging.getLogger(__name__)
 
 # Seconds for releasing jobs when closing.
 CLOSE_SECONDS = 2.0
-# For ``steer``: a limit that stays as it is.
-KEEP = -1
 # Bytes of outcome indexes kept between requests.
 INDEX_BYTES = 64 << 20
 
@@ -268,19 +267,9 @@ class Jobs:
         await self._monitor.hold_lease()
         return await self._retrying.retry(id)
 
-    async def steer(
-        self, id: str, *, paused: bool | None = None, max_parallel: int | None = KEEP
-    ) -> Record:
-        """Pause or resume a job, or limit its cores. A finished job stays as it is.
-
-        paused: None: as it is. max_parallel: None: no limit of its own; KEEP: as it is.
-        """
-        wanted: dict[str, object] = {}
-        if paused is not None:
-            wanted["paused"] = paused
-        if max_parallel != KEEP:
-            wanted["max_parallel"] = max_parallel
-        return await self._rewrite(id, lambda record: transitions.steered(record, wanted))
+    async def steer(self, id: str, **wishes: Unpack[JobSteering]) -> Record:
+        """Pause or resume a job, or limit its cores. A finished job stays as it is."""
+        return await self._rewrite(id, lambda record: transitions.steered(record, wishes))
 
     async def update(self, id: str, changes: JobChanges) -> Record:
         """Change the limits and labels of a job.

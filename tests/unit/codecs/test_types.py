@@ -473,7 +473,7 @@ STANDARD: list[tuple[Any, Any, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("type", "value", "expected"), STANDARD, ids=str)
+@pytest.mark.parametrize(("type", "value", "expected"), STANDARD)
 def test_annotated_standard_types_arrive_the_same_or_are_refused(
     type: Any, value: Any, expected: str
 ) -> None:

@@ -71,7 +71,7 @@ CASES: list[tuple[Any, Any]] = [
 ]
 
 
-@pytest.mark.parametrize(("type", "value"), CASES, ids=str)
+@pytest.mark.parametrize(("type", "value"), CASES)
 def test_the_offset_arrives_in_every_type(type: Any, value: Any) -> None:
     codec = codec_for(type)
     format: Format = "python" if codec.is_open else "msgpack"

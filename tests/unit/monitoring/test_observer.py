@@ -161,8 +161,9 @@ def test_a_hundred_thousand_maps_an_hour_leave_a_bounded_trace() -> None:
 
 
 def test_jobs_that_wait_are_there_too_and_count_as_backlog() -> None:
-    facts = {"state": "queued", "total": 70, "done": 20, "max_parallel": 2}
-    job = Record(id="j1", function="other", format="json", **facts)  # type: ignore[arg-type]
+    job = Record(
+        id="j1", function="other", format="json", state="queued", total=70, done=20, max_parallel=2
+    )
     parts = Watched(jobs=[job])
     activity = parts.observer.activity()
     [row] = activity.maps
